@@ -1,0 +1,107 @@
+"""Scores of a tagger on annotated documents, and the challenger's beside the champion's."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import BaseModel, Field
+
+from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
+
+ENOUGH_HELD_OUT = 5
+_NO_WORD = re.compile(r"[\W_]+")
+
+Predictions = Mapping[str, Sequence[Entity]]
+Item = tuple[str, str, str]
+
+
+class Score(BaseModel):
+    """Micro-averaged counts and what follows from them; without anything to find or found, F1 is 1."""
+
+    true_positives: int = 0
+    false_positives: int = 0
+    false_negatives: int = 0
+
+    @property
+    def f1(self) -> float:
+        """Return the harmonic mean of precision and recall."""
+        errors = self.false_positives + self.false_negatives
+        return 2 * self.true_positives / (2 * self.true_positives + errors) if self.true_positives or errors else 1.0
+
+    def count(self, gold: set[Item], predicted: set[Item]) -> None:
+        """Add one comparison of what there is with what was found."""
+        self.true_positives += len(gold & predicted)
+        self.false_positives += len(predicted - gold)
+        self.false_negatives += len(gold - predicted)
+
+
+class Evaluation(BaseModel):
+    """A model's scores on some documents: document-level values first, exact spans second."""
+
+    document_count: int = 0
+    value: Score = Field(default_factory=Score)
+    span: Score = Field(default_factory=Score)
+    value_by_type: dict[str, Score] = Field(default_factory=dict)
+    span_by_type: dict[str, Score] = Field(default_factory=dict)
+
+
+def normalise_value(value: str) -> str:
+    """Return the value case-folded, each run of characters that are neither letters nor digits as one space."""
+    return _NO_WORD.sub(" ", value.casefold()).strip()
+
+
+def gold_values(document: AnnotationData) -> set[Item]:
+    """Return what is marked in a document as (document, type, normalised value)."""
+    return {
+        (document.document_id, span.type, normalise_value(document.text[span.start : span.end]))
+        for span in document.spans
+    }
+
+
+def predicted_values(document: AnnotationData, entities: Iterable[Entity]) -> set[Item]:
+    """Return what is predicted in a document as (document, type, normalised value), types not reviewed left out."""
+    return {
+        (document.document_id, entity.type, normalise_value(entity.value))
+        for entity in entities
+        if document.is_reviewed(entity.type)
+    }
+
+
+def evaluate(documents: Sequence[AnnotationData], predictions: Predictions) -> Evaluation:
+    """Return the scores of `predictions`, which has each document's entities by its id."""
+    evaluation = Evaluation(document_count=len(documents))
+    for document in documents:
+        found = [entity for entity in predictions[document.document_id] if document.is_reviewed(entity.type)]
+        gold_spans = {(str(span.start), str(span.end), span.type) for span in document.spans}
+        found_spans = {(str(entity.start), str(entity.end), entity.type) for entity in found}
+        gold, predicted = gold_values(document), predicted_values(document, found)
+        evaluation.value.count(gold, predicted)
+        evaluation.span.count(gold_spans, found_spans)
+        for name in {item[1] for item in gold | predicted}:
+            of_type = evaluation.value_by_type.setdefault(name, Score())
+            of_type.count({item for item in gold if item[1] == name}, {item for item in predicted if item[1] == name})
+            of_type = evaluation.span_by_type.setdefault(name, Score())
+            of_type.count({s for s in gold_spans if s[2] == name}, {s for s in found_spans if s[2] == name})
+    return evaluation
+
+
+def find_corrections(document: AnnotationData, entities: Iterable[Entity]) -> set[Item]:
+    """Return the values that prediction and annotation disagree on: those missed and those found wrongly."""
+    return gold_values(document) ^ predicted_values(document, entities)
+
+
+def share_kept(documents: Sequence[AnnotationData], corrections: set[Item], predictions: Predictions) -> float:
+    """Return the share of the corrections on which prediction and annotation now agree, 1 if there are none."""
+    wrong: set[Item] = set()
+    for document in documents:
+        wrong |= find_corrections(document, predictions[document.document_id])
+    return 1 - len(corrections & wrong) / len(corrections) if corrections else 1.0
+
+
+def combined_score(held_out: Evaluation, corrections_kept: float) -> float:
+    """Return what challenger and champion are compared by, between 0 and 1.
+
+    The value F1 on held-out documents; while those are fewer than five, each stands for a fifth of the score and the
+    share of corrections kept for the rest.
+    """
+    weight = min(held_out.document_count, ENOUGH_HELD_OUT) / ENOUGH_HELD_OUT
+    return weight * held_out.value.f1 + (1 - weight) * corrections_kept

@@ -1,0 +1,86 @@
+"""Words and what an encoder throws away about them: case, shape, digits, neighbours, place in the document."""
+
+import re
+import zlib
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
+_NEIGHBOURS = (-2, -1, 1, 2)
+_PLACES = (20, 60, 200, 600, 2000)
+
+IntArray = NDArray[np.int64]
+
+
+def split_words(text: str) -> IntArray:
+    """Return the words' offsets, shape (words, 2): runs of letters, runs of digits, single marks."""
+    return np.array([match.span() for match in _WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)
+
+
+def hash_features(text: str, words: IntArray, buckets: int) -> IntArray:
+    """Return each word's features as indices below `buckets`, shape (words, features).
+
+    Features are hashed (Weinberger et al., 2009), so that the table's size does not grow with the vocabulary.
+    """
+    if not len(words):
+        return np.zeros((0, 1), dtype=np.int64)
+    own = np.array([_word_features(text[start:end]) for start, end in words], dtype=np.uint64)
+    columns = list(own.T)
+    lower, shape = own[:, 0], own[:, 1]
+    for distance in _NEIGHBOURS:
+        columns += [_mix(_shifted(lower, distance), distance), _mix(_shifted(shape, distance), distance)]
+    before, after = _shifted(lower, -1), _shifted(lower, 1)
+    columns += [
+        _mix(before * _ODD + lower, 11),
+        _mix(lower * _ODD + after, 12),
+        _mix(before * _ODD + after, 13),
+        _mix(_shifted(shape, -1) * _ODD + shape * np.uint64(31) + _shifted(shape, 1), 14),
+        _mix(_shifted(lower, -2) * _ODD + before, 15),
+        _mix(after * _ODD + _shifted(lower, 2), 16),
+    ]
+    place = _place(len(words))
+    columns += [_mix(place, 21), _mix(place * _ODD + shape, 22)]
+    return (np.stack(columns, axis=1) >> np.uint64(20)).astype(np.int64) % buckets
+
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(values: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
+    mixed = (values + np.uint64(salt + 1000)) * _ODD
+    return (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+
+
+def _shifted(values: NDArray[np.uint64], distance: int) -> NDArray[np.uint64]:
+    shifted = np.zeros_like(values)
+    if distance < 0:
+        shifted[-distance:] = values[:distance]
+    else:
+        shifted[:-distance] = values[distance:]
+    return shifted
+
+
+def _place(count: int) -> NDArray[np.uint64]:
+    index = np.arange(count)
+    from_start = np.searchsorted(_PLACES, index)
+    from_end = np.searchsorted(_PLACES, count - 1 - index)
+    return (from_start * 10 + from_end).astype(np.uint64)
+
+
+@lru_cache(maxsize=200_000)
+def _word_features(word: str) -> tuple[int, ...]:
+    lower = word.lower()
+    shape = "".join("X" if c.isupper() else "x" if c.islower() else "9" if c.isdigit() else c for c in word)
+    short_shape = re.sub(r"(.)\1+", r"\1", shape)
+    parts = (
+        f"l={lower}",
+        f"s={short_shape}",
+        f"w={word}",
+        f"n={shape}" if len(word) < 6 else f"n={short_shape}+",
+        f"p={lower[:3]}",
+        f"e={lower[-3:]}",
+        f"e2={lower[-2:]}",
+    )
+    return tuple(zlib.crc32(part.encode()) * 0x100000001 + 1 for part in parts)

@@ -1,0 +1,86 @@
+"""A document as an encoder and a tagger see it: words, their features, their pieces, overlapping windows."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from embeddinggemma_feasibility.annotation_data import Span
+from embeddinggemma_feasibility.lexical import hash_features, split_words
+from embeddinggemma_feasibility.span_crf import BEGIN, INSIDE
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedDocument:
+    """A tokenized text.
+
+    `words` (words, 2) character offsets; `features` (words, features) hashed; `pieces` (pieces,) the encoder's ids;
+    `piece_of_word` (words,) the index of each word's first piece, never falling.
+    """
+
+    text: str
+    words: IntArray
+    features: IntArray
+    pieces: IntArray
+    piece_of_word: IntArray
+
+
+@dataclass(frozen=True)
+class Window:
+    """The pieces `start` to `end` of a document; `keep_start` to `keep_end` are nearer to its middle than to others'."""
+
+    start: int
+    end: int
+    keep_start: int
+    keep_end: int
+
+
+def encode_document(text: str, tokenizer: PreTrainedTokenizerBase, buckets: int) -> EncodedDocument:
+    """Split a text into words and pieces and align them."""
+    words = split_words(text)
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    pieces = np.array(encoding["input_ids"], dtype=np.int64)
+    piece_ends = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)[:, 1]
+    aligned = np.searchsorted(np.maximum.accumulate(piece_ends), words[:, 0], side="right")
+    piece_of_word = np.minimum(aligned, max(len(pieces) - 1, 0))
+    return EncodedDocument(text, words, hash_features(text, words, buckets), pieces, piece_of_word)
+
+
+def split_windows(piece_count: int, size: int, overlap: int) -> list[Window]:
+    """Cut a document's pieces into windows of `size` that share `overlap` pieces with each neighbour."""
+    starts = list(range(0, max(piece_count - overlap, 1), size - overlap))
+    windows = []
+    for index, start in enumerate(starts):
+        is_last = index == len(starts) - 1
+        end = piece_count if is_last else start + size
+        keep_start = 0 if index == 0 else start + overlap // 2
+        windows.append(Window(start, end, keep_start, end if is_last else start + size - overlap + overlap // 2))
+    return windows
+
+
+def words_between(document: EncodedDocument, start: int, end: int) -> slice:
+    """Return the words whose first piece is among the pieces `start` to `end`."""
+    first, stop = np.searchsorted(document.piece_of_word, (start, end))
+    return slice(int(first), int(stop))
+
+
+def tag_words(document: EncodedDocument, spans: Iterable[Span], types: tuple[str, ...]) -> IntArray:
+    """Return the gold tags, shape (words, types).
+
+    A span takes every word it touches. Of overlapping spans of one type the one that starts first, then the longest,
+    is kept: a chain can hold only one of them.
+    """
+    tags = np.zeros((len(document.words), len(types)), dtype=np.int64)
+    column = {name: index for index, name in enumerate(types)}
+    for span in sorted(spans, key=lambda span: (span.start, -span.end)):
+        first = int(np.searchsorted(document.words[:, 1], span.start, side="right"))
+        stop = int(np.searchsorted(document.words[:, 0], span.end, side="left"))
+        of_type = tags[first:stop, column[span.type]]
+        if len(of_type) and not of_type.any():
+            of_type[0] = BEGIN
+            of_type[1:] = INSIDE
+    return tags

@@ -1,0 +1,38 @@
+"""The database: SQLite by default, PostgreSQL by URL."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, event, make_url
+from sqlmodel import create_engine
+
+from registry.settings import Settings
+
+
+def build_engine(settings: Settings) -> Engine:
+    """Return an engine for the settings' database; the caller disposes of it."""
+    url = make_url(settings.database_url.get_secret_value())
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": 30})
+    event.listen(engine, "connect", _configure_sqlite)
+    return engine
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the database's tables to the newest version."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _: Any) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA foreign_keys=ON")

@@ -1,0 +1,133 @@
+"""The tables of the database."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import JSON, DateTime, Text, TypeDecorator
+from sqlalchemy.engine import Dialect
+from sqlmodel import Field, SQLModel, UniqueConstraint
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time that comes back from SQLite, too, with its time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the stored time as UTC."""
+        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _new_id() -> str:
+    return str(uuid4())
+
+
+def _foreign_key(target: str, **kwargs: Any) -> Any:
+    return Field(foreign_key=target, ondelete="CASCADE", index=True, **kwargs)
+
+
+class DocumentBase(SQLModel):
+    """What a client sees of a document."""
+
+    id: str = Field(default_factory=_new_id, primary_key=True)
+    filename: str
+    media_type: str
+    sha256: str = Field(unique=True, description="Of the uploaded bytes")
+    size_bytes: int
+    page_count: int
+    character_count: int
+    held_out: bool = Field(description="Feedback on a held-out document measures models instead of teaching them")
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime, index=True)
+
+
+class Document(DocumentBase, table=True):
+    """A contract: its text here, its original file and the characters' places in the document store."""
+
+    text: str = Field(sa_type=Text)
+
+
+class AnnotationStatus(StrEnum):
+    """Only approved annotations teach."""
+
+    DRAFT = "draft"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class AnnotationBase(SQLModel):
+    """An entity as a reviewer sees it; offsets are Python string indices into the document's text, `end` exclusive."""
+
+    type: str = Field(min_length=1, max_length=100)
+    value: str = Field(min_length=1, sa_type=Text)
+    start: int = Field(ge=0)
+    end: int = Field(ge=1)
+    reviewer: str | None = Field(None, max_length=200)
+    notes: str | None = Field(None, sa_type=Text)
+    status: AnnotationStatus = Field(AnnotationStatus.APPROVED)
+
+
+class Annotation(AnnotationBase, table=True):
+    """One marked entity."""
+
+    __table_args__ = (UniqueConstraint("document_id", "type", "start", "end"),)
+
+    id: str = Field(default_factory=_new_id, primary_key=True)
+    document_id: str = _foreign_key("document.id")
+    status: str = Field(default=AnnotationStatus.APPROVED)
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+    updated_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class JobType(StrEnum):
+    """What asked for the training."""
+
+    FEEDBACK = "feedback"
+    TRAINING_RUN = "training_run"
+
+
+class Job(SQLModel, table=True):
+    """A request to learn: stored before it is launched, answered by the flow run that claims it.
+
+    Its state, history and progress are Prefect's; only what must outlive Prefect's database stands here.
+    """
+
+    id: str = Field(default_factory=_new_id, primary_key=True)
+    type: str
+    triggered_by: str
+    note: str | None = Field(None, sa_type=Text)
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime, index=True)
+    flow_run_id: str | None = Field(None, index=True, description="The run launched for this job")
+    claimed_by: str | None = Field(None, index=True, description="The run that learns from it, not always its own")
+    outcome: dict[str, Any] | None = Field(None, sa_type=JSON)
+
+
+class JobDocument(SQLModel, table=True):
+    """A document a job learns from."""
+
+    job_id: str = _foreign_key("job.id", primary_key=True)
+    document_id: str = _foreign_key("document.id", primary_key=True)
+
+
+class Correction(SQLModel, table=True):
+    """A value that a model and a reviewer once disagreed on; the annotations of today say who is right."""
+
+    document_id: str = _foreign_key("document.id", primary_key=True)
+    type: str = Field(primary_key=True)
+    value: str = Field(primary_key=True, sa_type=Text, description="Normalised as for the document-level value F1")
+
+
+class ApiKey(SQLModel, table=True):
+    """Who may do what; of the key itself only a hash is kept."""
+
+    id: str = Field(default_factory=_new_id, primary_key=True)
+    name: str
+    sha256: str = Field(unique=True, description="Of the key, which is 256 random bits")
+    scopes: list[str] = Field(sa_type=JSON)
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
