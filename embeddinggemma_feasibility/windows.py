@@ -31,7 +31,7 @@ class EncodedDocument:
 
 @dataclass(frozen=True)
 class Window:
-    """The pieces `start` to `end` of a document; `keep_start` to `keep_end` are nearer to its middle than to others'."""
+    """The pieces `start` to `end` of a document; those from `keep_start` to `keep_end` are kept from this window."""
 
     start: int
     end: int

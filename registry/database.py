@@ -1,13 +1,15 @@
 """The database: SQLite by default, PostgreSQL by URL."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, event, make_url
-from sqlmodel import create_engine
+from sqlmodel import Session, create_engine
 
 from registry.settings import Settings
 
@@ -22,6 +24,17 @@ def build_engine(settings: Settings) -> Engine:
     engine = create_engine(url, connect_args={"timeout": 30})
     event.listen(engine, "connect", _configure_sqlite)
     return engine
+
+
+@contextmanager
+def open_session(settings: Settings) -> Iterator[Session]:
+    """Open the settings' database for one unit of work, committed at its end unless it raises."""
+    engine = build_engine(settings)
+    try:
+        with Session(engine) as session, session.begin():
+            yield session
+    finally:
+        engine.dispose()
 
 
 def migrate(engine: Engine) -> None:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import JSON, DateTime, Text, TypeDecorator
+from sqlalchemy import JSON, DateTime, String, Text, TypeDecorator
 from sqlalchemy.engine import Dialect
 from sqlmodel import Field, SQLModel, UniqueConstraint
 
@@ -68,9 +68,9 @@ class AnnotationBase(SQLModel):
     value: str = Field(min_length=1, sa_type=Text)
     start: int = Field(ge=0)
     end: int = Field(ge=1)
-    reviewer: str | None = Field(None, max_length=200)
-    notes: str | None = Field(None, sa_type=Text)
-    status: AnnotationStatus = Field(AnnotationStatus.APPROVED)
+    reviewer: str | None = Field(default=None, max_length=200)
+    notes: str | None = Field(default=None, sa_type=Text)
+    status: AnnotationStatus = Field(default=AnnotationStatus.APPROVED, sa_type=String)
 
 
 class Annotation(AnnotationBase, table=True):
@@ -80,7 +80,6 @@ class Annotation(AnnotationBase, table=True):
 
     id: str = Field(default_factory=_new_id, primary_key=True)
     document_id: str = _foreign_key("document.id")
-    status: str = Field(default=AnnotationStatus.APPROVED)
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
     updated_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
 
@@ -101,11 +100,13 @@ class Job(SQLModel, table=True):
     id: str = Field(default_factory=_new_id, primary_key=True)
     type: str
     triggered_by: str
-    note: str | None = Field(None, sa_type=Text)
+    note: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime, index=True)
-    flow_run_id: str | None = Field(None, index=True, description="The run launched for this job")
-    claimed_by: str | None = Field(None, index=True, description="The run that learns from it, not always its own")
-    outcome: dict[str, Any] | None = Field(None, sa_type=JSON)
+    flow_run_id: str | None = Field(default=None, index=True, description="The run launched for this job")
+    claimed_by: str | None = Field(
+        default=None, index=True, description="The run that learns from it, not always its own"
+    )
+    outcome: dict[str, Any] | None = Field(default=None, sa_type=JSON)
 
 
 class JobDocument(SQLModel, table=True):

@@ -1,0 +1,91 @@
+"""Annotations: one by one, and whole Label Studio exports."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Body, status
+
+from api.dependencies import AnnotatorDep, ReaderDep, Services, ServicesDep, SessionDep
+from api.label_studio import LabelStudioTask, read_label_studio
+from api.location import find_offsets
+from api.schemas import AnnotationCreate, AnnotationPublic
+from registry import annotations as queries
+from registry.documents import get_document
+from registry.errors import InvalidInputError
+from registry.tables import Annotation, AnnotationBase, Document
+
+router = APIRouter(tags=["annotations"])
+
+
+@router.post("/documents/{document_id}/annotations", status_code=status.HTTP_201_CREATED)
+def create_annotation(
+    document_id: str, new: AnnotationCreate, session: SessionDep, services: ServicesDep, caller: AnnotatorDep
+) -> AnnotationPublic:
+    """Mark one entity. Training waits until feedback is given on the document."""
+    document = get_document(session, document_id)
+    annotation = queries.add_annotation(session, document, resolve_annotation(document, new, services, caller))
+    session.commit()
+    return AnnotationPublic.model_validate(annotation)
+
+
+@router.get("/documents/{document_id}/annotations")
+def read_annotations(document_id: str, session: SessionDep, _: ReaderDep) -> list[AnnotationPublic]:
+    """List a document's annotations in reading order."""
+    get_document(session, document_id)
+    return _publish(queries.list_annotations(session, document_id))
+
+
+@router.put("/annotations/{annotation_id}")
+def change_annotation(
+    annotation_id: str, new: AnnotationCreate, session: SessionDep, services: ServicesDep, caller: AnnotatorDep
+) -> AnnotationPublic:
+    """Replace an annotation."""
+    annotation = queries.get_annotation(session, annotation_id)
+    document = get_document(session, annotation.document_id)
+    queries.update_annotation(session, document, annotation, resolve_annotation(document, new, services, caller))
+    session.commit()
+    return AnnotationPublic.model_validate(annotation)
+
+
+@router.delete("/annotations/{annotation_id}", status_code=status.HTTP_204_NO_CONTENT)
+def delete_annotation(annotation_id: str, session: SessionDep, _: AnnotatorDep) -> None:
+    """Delete an annotation."""
+    session.delete(queries.get_annotation(session, annotation_id))
+    session.commit()
+
+
+@router.post("/documents/{document_id}/annotations/ingest", status_code=status.HTTP_201_CREATED)
+def ingest_label_studio(
+    document_id: str,
+    export: Annotated[list[LabelStudioTask], Body(description="A Label Studio JSON export of this document's task")],
+    session: SessionDep,
+    caller: AnnotatorDep,
+) -> list[AnnotationPublic]:
+    """Take over the annotations of a Label Studio export, in place of the document's own."""
+    document = get_document(session, document_id)
+    queries.replace_annotations(session, document, read_label_studio(export, document.text, caller))
+    session.commit()
+    return _publish(queries.list_annotations(session, document_id))
+
+
+def resolve_annotation(document: Document, new: AnnotationCreate, services: Services, reviewer: str) -> AnnotationBase:
+    """Return the annotation with offsets, from its location if it gives none, and with its reviewer."""
+    start, end = new.start, new.end
+    if start is None or end is None:
+        if document.media_type != "application/pdf":
+            raise InvalidInputError("Only a PDF has locations: give start and end")
+        boxes = services.store.load_boxes(document.id)
+        start, end = find_offsets(boxes, new.location or [], document.text, new.value)
+    return AnnotationBase(
+        type=new.type,
+        value=new.value,
+        start=start,
+        end=end,
+        reviewer=new.reviewer or reviewer,
+        notes=new.notes,
+        status=new.status,
+    )
+
+
+def _publish(found: Sequence[Annotation]) -> list[AnnotationPublic]:
+    return [AnnotationPublic.model_validate(annotation) for annotation in found]

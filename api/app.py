@@ -1,0 +1,72 @@
+"""The service: its routes, its parts, one shape for all errors."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from prefect.client.orchestration import get_client
+
+from api import annotations, documents, health, jobs, models
+from api.dependencies import Services
+from api.launcher import Relauncher
+from api.prefect_runs import PrefectRuns
+from api.schemas import ErrorResponse
+from api.served_model import ServedModel
+from registry.database import build_engine, migrate
+from registry.document_store import DocumentStore
+from registry.errors import ContractFeedbackError
+from registry.models import ModelRegistry
+from registry.settings import Settings, get_settings
+
+_ERRORS = {
+    401: "No valid API key",
+    403: "The key lacks the scope",
+    404: "What the path or body names does not exist",
+    409: "It contradicts what is stored",
+    413: "The file is too large",
+    415: "The file is neither a PDF nor plain text",
+    422: "It can be read, but makes no sense: the detail says what to do",
+    503: "Prefect or MLflow does not answer",
+}
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the service; its database is migrated when it starts."""
+    settings = settings or get_settings()
+    app = FastAPI(
+        title="contract-feedback",
+        summary="Extracts entities from contracts and learns from each correction at once",
+        version="0.1.0",
+        lifespan=lambda app: _lifespan(app, settings),
+        responses={status: {"model": ErrorResponse, "description": text} for status, text in _ERRORS.items()},
+    )
+    app.add_exception_handler(ContractFeedbackError, _answer_error)
+    for room in (documents, annotations, jobs, models, health):
+        app.include_router(room.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+    engine = build_engine(settings)
+    migrate(engine)
+    registry = ModelRegistry(settings)
+    with get_client(sync_client=True) as client:
+        prefect = PrefectRuns(client, settings)
+        relauncher = Relauncher(engine, prefect)
+        app.state.services = Services(
+            settings, engine, DocumentStore(settings), registry, ServedModel(registry), prefect
+        )
+        relauncher.start()
+        try:
+            yield
+        finally:
+            relauncher.stop()
+            engine.dispose()
+
+
+async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, ContractFeedbackError) else 500
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse({"detail": str(error)}, status, headers)

@@ -1,0 +1,70 @@
+"""What routes ask for: a session, the parts of the service, a caller with a scope."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from api.prefect_runs import PrefectRuns
+from api.served_model import ServedModel
+from registry.document_store import DocumentStore
+from registry.errors import ForbiddenError, UnauthorizedError
+from registry.keys import Scope, find_key
+from registry.models import ModelRegistry
+from registry.settings import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """What lives as long as the service."""
+
+    settings: Settings
+    engine: Engine
+    store: DocumentStore
+    models: ModelRegistry
+    served: ServedModel
+    prefect: PrefectRuns
+
+
+def get_services(request: Request) -> Services:
+    """Return what the lifespan has built."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+
+
+def _open_session(services: ServicesDep) -> Iterator[Session]:
+    with Session(services.engine) as session:
+        yield session
+
+
+SessionDep = Annotated[Session, Depends(_open_session)]
+_bearer = HTTPBearer(auto_error=False, description="An API key, as `contract-feedback add-key` makes them")
+
+
+def _require(scope: Scope) -> Callable[..., str]:
+    def check_scope(
+        session: SessionDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> str:
+        key = find_key(session, credentials.credentials) if credentials else None
+        if key is None:
+            raise UnauthorizedError("Send a valid API key: Authorization: Bearer cf_…")
+        if scope not in key.scopes and Scope.ADMIN not in key.scopes:
+            raise ForbiddenError(f"The key {key.name!r} lacks the scope {scope.value!r}")
+        return key.name
+
+    return check_scope
+
+
+ReaderDep = Annotated[str, Depends(_require(Scope.READ))]
+AnnotatorDep = Annotated[str, Depends(_require(Scope.ANNOTATE))]
+TrainerDep = Annotated[str, Depends(_require(Scope.TRAIN))]
+
+OffsetDep = Annotated[int, Query(ge=0, description="How many to skip")]
+LimitDep = Annotated[int, Query(ge=1, le=200, description="How many to return at most")]

@@ -1,0 +1,115 @@
+"""Documents: upload, list, read, delete, extract."""
+
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, File, Response, UploadFile, status
+from sqlalchemy.exc import IntegrityError
+
+from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, Services, ServicesDep, SessionDep
+from api.location import locate
+from api.pdf import read_document
+from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
+from embeddinggemma_feasibility.annotation_data import Entity
+from registry.documents import find_document_by_content, get_document, is_held_out, list_documents
+from registry.errors import TooLargeError
+from registry.tables import Document
+
+router = APIRouter(prefix="/documents", tags=["documents"])
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, response_model=DocumentPublic)
+def upload_document(
+    file: Annotated[UploadFile, File(description="A PDF with a text layer, or plain text in UTF-8")],
+    session: SessionDep,
+    services: ServicesDep,
+    _: AnnotatorDep,
+) -> Document:
+    """Upload a contract. The same bytes again return the document that is there."""
+    limit = services.settings.max_upload_bytes
+    content = file.file.read(limit + 1)
+    if len(content) > limit:
+        raise TooLargeError(f"The file is larger than {limit} bytes")
+    sha256 = hashlib.sha256(content).hexdigest()
+    if existing := find_document_by_content(session, sha256):
+        return existing
+    read = read_document(content)
+    document = Document(
+        filename=file.filename or "unnamed",
+        media_type=read.media_type,
+        sha256=sha256,
+        size_bytes=len(content),
+        page_count=read.page_count,
+        character_count=len(read.text),
+        held_out=is_held_out(sha256),
+        text=read.text,
+    )
+    services.store.save(document.id, content, read.boxes)
+    session.add(document)
+    try:
+        session.commit()
+    except IntegrityError:
+        session.rollback()
+        services.store.delete(document.id)
+        existing = find_document_by_content(session, sha256)
+        if existing is None:
+            raise
+        return existing
+    return document
+
+
+@router.get("")
+def read_documents(
+    session: SessionDep, _: ReaderDep, offset: OffsetDep = 0, limit: LimitDep = 50
+) -> Page[DocumentPublic]:
+    """List the documents, newest first."""
+    found, total = list_documents(session, offset, limit)
+    items = [DocumentPublic.model_validate(document, from_attributes=True) for document in found]
+    return Page(items=items, total=total, offset=offset, limit=limit)
+
+
+@router.get("/{document_id}", response_model=DocumentPublic)
+def read_one_document(document_id: str, session: SessionDep, _: ReaderDep) -> Document:
+    """Read what is known of a document."""
+    return get_document(session, document_id)
+
+
+@router.get("/{document_id}/content", response_class=Response)
+def read_content(document_id: str, session: SessionDep, services: ServicesDep, _: ReaderDep) -> Response:
+    """Download the original file."""
+    document = get_document(session, document_id)
+    return Response(services.store.load_content(document.id), media_type=document.media_type)
+
+
+@router.delete("/{document_id}", status_code=status.HTTP_204_NO_CONTENT)
+def delete_document(document_id: str, session: SessionDep, services: ServicesDep, _: AnnotatorDep) -> None:
+    """Delete a document with its annotations. Versions of the model that learned from it stay."""
+    session.delete(get_document(session, document_id))
+    session.commit()
+    services.store.delete(document_id)
+
+
+@router.get("/{document_id}/entities")
+def extract_entities(document_id: str, session: SessionDep, services: ServicesDep, _: ReaderDep) -> EntitiesResponse:
+    """Extract the document's entities with the current model. Before the first feedback there is none, nor entities."""
+    document = get_document(session, document_id)
+    model = services.served.get()
+    if model is None:
+        return EntitiesResponse(document_id=document_id, model_version=None, entities=[])
+    found = _add_locations(document, model.tagger.extract(document.text), services)
+    return EntitiesResponse(document_id=document_id, model_version=model.version, entities=found)
+
+
+def _add_locations(document: Document, entities: list[Entity], services: Services) -> list[EntityPublic]:
+    boxes = services.store.load_boxes(document.id) if document.media_type == "application/pdf" else None
+    return [
+        EntityPublic(
+            type=entity.type,
+            value=entity.value,
+            start=entity.start,
+            end=entity.end,
+            confidence=entity.confidence,
+            location=[] if boxes is None else locate(boxes, entity.start, entity.end),
+        )
+        for entity in entities
+    ]

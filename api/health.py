@@ -1,0 +1,53 @@
+"""Whether the service and the parts it needs are alive."""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session
+
+from api.dependencies import ReaderDep, Services, ServicesDep
+from api.schemas import ComponentStatus, Health, SystemStatus
+from registry.errors import UnavailableError
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health")
+def read_health() -> Health:
+    """Tell that the service answers."""
+    return Health()
+
+
+@router.get("/system-status")
+def read_system_status(services: ServicesDep, _: ReaderDep) -> SystemStatus:
+    """Tell the state of every part: database, Prefect, MLflow, worker, served version."""
+    parts = {
+        "database": _check(lambda: _check_database(services)),
+        "prefect": _check(services.prefect.check_alive),
+        "mlflow": _check(lambda: services.models.find_champion() and None),
+        "worker": _check(lambda: _check_worker(services)),
+    }
+    served = services.served.loaded.version if services.served.loaded else None
+    return SystemStatus(ok=all(part.ok for part in parts.values()), **parts, served_version=served)
+
+
+def _check(check: Callable[[], object]) -> ComponentStatus:
+    try:
+        detail = check()
+    except (UnavailableError, SQLAlchemyError) as error:
+        return ComponentStatus(ok=False, detail=str(error))
+    return ComponentStatus(ok=True, detail=str(detail or "alive"))
+
+
+def _check_database(services: Services) -> None:
+    with Session(services.engine) as session:
+        session.connection().execute(text("SELECT 1"))
+
+
+def _check_worker(services: Services) -> str:
+    workers = services.prefect.list_workers()
+    if not workers:
+        raise UnavailableError(f"No worker is online in the work pool {services.settings.work_pool}: start one")
+    return ", ".join(workers)

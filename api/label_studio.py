@@ -1,0 +1,72 @@
+"""Label Studio's JSON export, read as annotations."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from registry.errors import InvalidInputError
+from registry.tables import AnnotationBase
+
+
+class LabelStudioValue(BaseModel):
+    """A labelled stretch; offsets count UTF-16 units, as JavaScript does."""
+
+    start: int | None = None
+    end: int | None = None
+    text: str | None = None
+    labels: list[str] = Field(default_factory=list)
+
+
+class LabelStudioResult(BaseModel):
+    """One result of an annotator; only those of type `labels` are spans of text."""
+
+    type: str
+    value: LabelStudioValue
+
+
+class LabelStudioAnnotation(BaseModel):
+    """What one annotator made of a task."""
+
+    result: list[LabelStudioResult]
+    was_cancelled: bool = False
+    updated_at: str = ""
+    completed_by: Any = None
+
+
+class LabelStudioTask(BaseModel):
+    """One task of an export."""
+
+    annotations: list[LabelStudioAnnotation]
+
+
+def read_label_studio(export: list[LabelStudioTask], text: str, reviewer: str) -> list[AnnotationBase]:
+    """Return the latest annotations of the export's one task; raises InvalidInputError."""
+    if len(export) != 1:
+        raise InvalidInputError(f"The export has {len(export)} tasks: send the one task of this document")
+    finished = [annotation for annotation in export[0].annotations if not annotation.was_cancelled]
+    if not finished:
+        raise InvalidInputError("The task has no finished annotation")
+    latest = max(finished, key=lambda annotation: annotation.updated_at)
+    person = latest.completed_by.get("email") if isinstance(latest.completed_by, dict) else None
+    offsets = _utf16_offsets(text)
+    found: list[AnnotationBase] = []
+    for result in latest.result:
+        if result.type != "labels":
+            continue
+        value = result.value
+        if value.start is None or value.end is None or not value.start < value.end <= len(offsets) - 1:
+            raise InvalidInputError(f"A result from {value.start} to {value.end} does not lie in the document's text")
+        start, end = offsets[value.start], offsets[value.end]
+        found += [
+            AnnotationBase(
+                type=label, value=value.text or text[start:end], start=start, end=end, reviewer=person or reviewer
+            )
+            for label in value.labels
+        ]
+    return found
+
+
+def _utf16_offsets(text: str) -> list[int]:
+    """Return for each offset in UTF-16 units the offset in characters, the end of the text included."""
+    offsets = [index for index, character in enumerate(text) for _ in range(2 if character > "\uffff" else 1)]
+    return [*offsets, len(text)]

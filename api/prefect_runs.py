@@ -1,0 +1,103 @@
+"""What the service asks of Prefect: start the deployment, read its runs."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
+
+from api.schemas import JobStatus
+from registry.errors import UnavailableError
+from registry.settings import Settings
+from registry.tables import Job
+
+_STATUS = {
+    StateType.SCHEDULED: JobStatus.PENDING,
+    StateType.PENDING: JobStatus.PENDING,
+    StateType.PAUSED: JobStatus.PENDING,
+    StateType.RUNNING: JobStatus.RUNNING,
+    StateType.CANCELLING: JobStatus.RUNNING,
+    StateType.COMPLETED: JobStatus.COMPLETED,
+    StateType.FAILED: JobStatus.FAILED,
+    StateType.CRASHED: JobStatus.FAILED,
+    StateType.CANCELLED: JobStatus.CANCELLED,
+}
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A flow run's state in the API's words, with Prefect's message."""
+
+    status: JobStatus
+    message: str | None = None
+
+
+class PrefectRuns:
+    """Prefect through its own client; every method raises UnavailableError where Prefect does not answer."""
+
+    def __init__(self, client: SyncPrefectClient, settings: Settings) -> None:
+        self._client, self._settings = client, settings
+
+    def start(self, job: Job, document_ids: list[str]) -> str:
+        """Start the deployment for a job and return the run's id; for the same job always the same run."""
+        request = {"job_id": job.id, "document_ids": document_ids, "triggered_by": job.triggered_by}
+        try:
+            deployment = self._client.read_deployment_by_name(self._settings.deployment)
+            run = self._client.create_flow_run_from_deployment(
+                deployment.id, parameters={"request": request}, idempotency_key=job.id, tags=[job.type]
+            )
+        except ObjectNotFound as error:
+            raise UnavailableError(f"Prefect has no deployment {self._settings.deployment}: deploy it") from error
+        except httpx.HTTPError as error:
+            raise UnavailableError("Prefect does not answer") from error
+        return str(run.id)
+
+    def read_states(self, run_ids: Iterable[str]) -> dict[str, RunState]:
+        """Return the states of those runs that Prefect still knows."""
+        ids = [UUID(run_id) for run_id in run_ids]
+        try:
+            runs = self._client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)))
+        except httpx.HTTPError as error:
+            raise UnavailableError("Prefect does not answer") from error
+        return {str(run.id): RunState(_STATUS[run.state.type], run.state.message) for run in runs if run.state}
+
+    def read_progress(self, run_id: str) -> float:
+        """Return how much of a run is done, in percent."""
+        of_run = ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run_id)]), key=ArtifactFilterKey(any_=["progress"])
+        )
+        try:
+            artifacts = self._client.read_artifacts(artifact_filter=of_run)
+        except httpx.HTTPError as error:
+            raise UnavailableError("Prefect does not answer") from error
+        return max((float(str(artifact.data)) for artifact in artifacts), default=0.0)
+
+    def check_alive(self) -> None:
+        """Raise UnavailableError unless Prefect answers."""
+        if error := self._client.api_healthcheck():
+            raise UnavailableError("Prefect does not answer") from error
+
+    def list_workers(self) -> list[str]:
+        """Return the names of the workers that are online in the work pool."""
+        try:
+            workers = self._client.read_workers_for_work_pool(self._settings.work_pool)
+        except ObjectNotFound:
+            return []
+        except httpx.HTTPError as error:
+            raise UnavailableError("Prefect does not answer") from error
+        return [worker.name for worker in workers if worker.status == "ONLINE"]
+
+    def run_url(self, run_id: str) -> str:
+        """Return the address of a run in the Prefect UI."""
+        return f"{str(get_current_settings().ui_url or '').rstrip('/')}/runs/flow-run/{run_id}"

@@ -1,0 +1,69 @@
+"""The report of a run, as a Prefect artifact a person can read."""
+
+from collections.abc import Iterator, Sequence
+
+from prefect.artifacts import create_markdown_artifact
+
+from embeddinggemma_feasibility.annotation_data import AnnotationData
+from embeddinggemma_feasibility.evaluation import Evaluation, ModelScores, Predictions, gold_values, predicted_values
+from registry.models import ModelRegistry
+from registry.outcome import Outcome
+from registry.settings import get_settings
+
+_EXAMPLES = 20
+
+
+def publish_report(outcome: Outcome, taught: Sequence[AnnotationData], before: Predictions, after: Predictions) -> None:
+    """Publish the table of scores, what changed in the documents of the feedback, and the link to the MLflow run."""
+    lines = [f"# {outcome.reason}", "", *_score_table(outcome), "", *_changes(taught, before, after)]
+    if outcome.mlflow_run_id:
+        lines += ["", f"[Run in MLflow]({ModelRegistry(get_settings()).run_url(outcome.mlflow_run_id)})"]
+    if outcome.measured_documents:
+        lines += ["", f"Held out, measured only: {len(outcome.measured_documents)} of the documents fed back."]
+    create_markdown_artifact("\n".join(lines), "report", outcome.reason)
+
+
+def _score_table(outcome: Outcome) -> list[str]:
+    columns = [("champion", outcome.champion), ("challenger", outcome.challenger)]
+    models = [(f"{role} (version {scores.version})", scores) for role, scores in columns if scores]
+    if not models:
+        return []
+
+    def row(label: str, cells: Sequence[str]) -> str:
+        return f"| {' | '.join([label, *cells])} |"
+
+    def value_f1(evaluation: Evaluation, name: str) -> str:
+        return f"{evaluation.value_by_type[name].f1:.3f}" if name in evaluation.value_by_type else "–"
+
+    def kept(scores: ModelScores) -> str:
+        return "–" if scores.corrections_kept is None else f"{scores.corrections_kept:.3f}"
+
+    types = sorted({name for _, scores in models for name in scores.held_out.value_by_type})
+    documents = models[0][1].held_out.document_count
+    return [
+        row("", [label for label, _ in models]),
+        row("---", ["---"] * len(models)),
+        row("**score**", [f"**{scores.score:.3f}**" for _, scores in models]),
+        row("corrections kept", [kept(scores) for _, scores in models]),
+        row(f"value F1, {documents} held out", [f"{scores.held_out.value.f1:.3f}" for _, scores in models]),
+        row(f"span F1, {documents} held out", [f"{scores.held_out.span.f1:.3f}" for _, scores in models]),
+        *(row(f"value F1 {name}", [value_f1(scores.held_out, name) for _, scores in models]) for name in types),
+    ]
+
+
+def _changes(taught: Sequence[AnnotationData], before: Predictions, after: Predictions) -> Iterator[str]:
+    changes = []
+    for data in taught:
+        gold = gold_values(data)
+        old = predicted_values(data, before[data.document_id])
+        new = predicted_values(data, after[data.document_id])
+        for item in sorted(old ^ new):
+            verdict = "right" if (item in new) == (item in gold) else "wrong"
+            _, name, value = item
+            changes.append(f"| {verdict} | {'found' if item in new else 'dropped'} | {name} | {value[:80]} |")
+    if changes:
+        yield f"## What changed in the documents taught ({len(changes)} values)"
+        yield ""
+        yield "| | now | type | value |"
+        yield "| --- | --- | --- | --- |"
+        yield from changes[:_EXAMPLES]

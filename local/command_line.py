@@ -1,0 +1,105 @@
+"""The command line: the API, keys, and a whole installation on one machine."""
+
+import ipaddress
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from api.app import create_app
+from local.demo import play_demo
+from local.processes import DEFAULT_PORTS, Stack, run_stack
+from registry.database import build_engine, migrate, open_session
+from registry.keys import Scope, add_key, has_keys
+from registry.settings import Settings, get_settings
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+FolderOption = Annotated[Path, typer.Option(help="Where all data lies")]
+EncoderOption = Annotated[str, typer.Option(help="'packaged', a local folder, or a name on the hub")]
+
+
+@app.callback()
+def _configure() -> None:
+    """Turn corrections of extracted contract entities into a better model at once."""
+    os.environ |= {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@app.command()
+def api(host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve the API; where everything is, CONTRACT_FEEDBACK_… variables say."""
+    settings = get_settings()
+    _migrate(settings)
+    with open_session(settings) as session:
+        if not _is_loopback(host) and not has_keys(session):
+            raise typer.BadParameter(f"Make a key before listening on {host}: contract-feedback add-key NAME")
+    uvicorn.run(create_app(settings), host=host, port=port, log_level="warning")
+
+
+@app.command("add-key")
+def add_api_key(name: str, scope: Annotated[list[Scope] | None, typer.Option(help="Default: read")] = None) -> None:
+    """Make an API key and show it, this once."""
+    settings = get_settings()
+    _migrate(settings)
+    with open_session(settings) as session:
+        key = add_key(session, name, scope or [Scope.READ])
+    typer.echo(key)
+
+
+@app.command()
+def serve(folder: FolderOption = Path(".local"), encoder: EncoderOption = "packaged") -> None:
+    """Run everything on this machine until Ctrl-C."""
+    with run_stack(folder, DEFAULT_PORTS, encoder) as stack:
+        _show(stack)
+        _wait_for_interrupt()
+
+
+@app.command()
+def demo(folder: FolderOption = Path(".local/demo"), encoder: EncoderOption = "packaged") -> None:
+    """Run everything on this machine and play the loop: extract, correct, feed back, extract the next."""
+    with run_stack(folder, DEFAULT_PORTS, encoder) as stack:
+        improved = play_demo(stack)
+        _show(stack)
+        if sys.stdin.isatty():
+            _wait_for_interrupt()
+    raise typer.Exit(0 if improved else 1)
+
+
+def _show(stack: Stack) -> None:
+    typer.echo(f"""
+API      {stack.api_url}/docs
+Prefect  {stack.prefect_url}
+MLflow   {stack.mlflow_url}
+Key      {stack.api_key}
+Logs     {stack.folder / "logs"}
+""")
+
+
+def _wait_for_interrupt() -> None:
+    typer.echo("Ctrl-C stops everything.")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        typer.echo("Stopping …")
+
+
+def _migrate(settings: Settings) -> None:
+    engine = build_engine(settings)
+    migrate(engine)
+    engine.dispose()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,155 @@
+"""Everything a single machine needs, as processes of this one: Prefect, MLflow, a worker, the API."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from pydantic import SecretStr
+
+from registry.database import build_engine, migrate, open_session
+from registry.keys import Scope, add_key, find_key
+from registry.settings import Settings
+
+_START_SECONDS = 120
+_STOP_SECONDS = 20
+
+Ports = tuple[int, int, int]
+DEFAULT_PORTS = (8000, 4200, 5000)
+ANY_PORTS = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The addresses of a running installation, and a key to it with all scopes."""
+
+    api_url: str
+    prefect_url: str
+    mlflow_url: str
+    api_key: str
+    folder: Path
+    environment: dict[str, str]
+
+
+@contextmanager
+def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = "packaged") -> Iterator[Stack]:
+    """Run the API, Prefect and MLflow on `ports` with their data in `folder`, until the block ends.
+
+    Raises RuntimeError if a port is taken or a process does not come up.
+    """
+    folder = folder.resolve()
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    api_url, prefect_url, mlflow_url = (f"http://127.0.0.1:{_free_port(port)}" for port in ports)
+    environment = os.environ | {
+        "CONTRACT_FEEDBACK_DATABASE_URL": f"sqlite:///{folder}/contract-feedback.db",
+        "CONTRACT_FEEDBACK_DOCUMENT_STORE_URL": str(folder / "documents"),
+        "CONTRACT_FEEDBACK_MLFLOW_TRACKING_URI": mlflow_url,
+        "CONTRACT_FEEDBACK_ENCODER": encoder,
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"{prefect_url}/api",
+        "PREFECT_UI_URL": prefect_url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
+    }
+    with ExitStack() as processes:
+
+        def start(name: str, *command: str) -> subprocess.Popen[bytes]:
+            return processes.enter_context(_process(name, [sys.executable, "-m", *command], folder, environment))
+
+        prefect_port, mlflow_port, api_port = (url.rsplit(":", 1)[1] for url in (prefect_url, mlflow_url, api_url))
+        prefect = start("prefect", "prefect", "server", "start", "--host", "127.0.0.1", "--port", prefect_port)
+        store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/mlflow"]
+        listen = ["--host", "127.0.0.1", "--port", mlflow_port, "--workers", "1"]
+        mlflow = start("mlflow", "mlflow", "server", *listen, *store)
+        key = _local_key(folder, environment["CONTRACT_FEEDBACK_DATABASE_URL"])
+        _wait(f"{prefect_url}/api/health", prefect, folder / "logs/prefect.log")
+        _deploy(environment)
+        start("worker", "prefect", "worker", "start", "--pool", "contract-feedback", "--type", "process")
+        api = start("api", "local.command_line", "api", "--port", api_port)
+        _wait(f"{mlflow_url}/health", mlflow, folder / "logs/mlflow.log")
+        _wait(f"{api_url}/health", api, folder / "logs/api.log")
+        yield Stack(api_url, prefect_url, mlflow_url, key, folder, environment)
+
+
+def _deploy(environment: dict[str, str]) -> None:
+    """Send the deployment of `prefect.yaml` to the Prefect server, and its work pool if there is none."""
+    project = Path(__file__).parent.parent
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    for command in (
+        ["work-pool", "create", "contract-feedback", "--type", "process", "--overwrite"],
+        ["deploy", "--all"],
+    ):
+        done = subprocess.run(  # noqa: S603
+            [*prefect, *command], cwd=project, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"`prefect {' '.join(command)}` failed: {done.stdout}{done.stderr}")
+
+
+def _local_key(folder: Path, database_url: str) -> str:
+    """Return the key kept in the folder for the person at this machine, made with the database."""
+    settings = Settings(database_url=SecretStr(database_url))
+    engine = build_engine(settings)
+    migrate(engine)
+    engine.dispose()
+    file = folder / "api-key"
+    with open_session(settings) as session:
+        if file.exists() and find_key(session, file.read_text()):
+            return file.read_text()
+        key = add_key(session, "local", list(Scope))
+    file.touch(mode=0o600)
+    file.write_text(key)
+    return key
+
+
+@contextmanager
+def _process(
+    name: str, command: list[str], folder: Path, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    with (folder / "logs" / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        try:
+            if httpx.get(url, timeout=2).is_success:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    raise RuntimeError(f"{url} does not come up; the last of {log}:\n{log.read_text()[-2000:]}")
+
+
+def _free_port(port: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise RuntimeError(f"Port {port} is taken: stop what listens there, or choose another port") from error
+        return int(probe.getsockname()[1])

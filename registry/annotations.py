@@ -1,0 +1,140 @@
+"""Queries on annotations, and what of them teaches."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlmodel import Session, col, func, select
+
+from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
+from registry.errors import ConflictError, InvalidInputError, NotFoundError
+from registry.tables import Annotation, AnnotationBase, AnnotationStatus, Document, Job, JobDocument
+
+
+def check_annotation(document: Document, annotation: AnnotationBase) -> None:
+    """Raise InvalidInputError unless the value equals the document's text at the offsets."""
+    if not 0 <= annotation.start < annotation.end <= len(document.text):
+        raise InvalidInputError(
+            f"start {annotation.start} and end {annotation.end} are no stretch of this document's "
+            f"{len(document.text)} characters (end is exclusive)"
+        )
+    text = document.text[annotation.start : annotation.end]
+    if text != annotation.value:
+        raise InvalidInputError(
+            f"The value {annotation.value!r} is not the text at {annotation.start} to {annotation.end}: {text!r}"
+        )
+
+
+def add_annotation(session: Session, document: Document, new: AnnotationBase) -> Annotation:
+    """Add one annotation; raises InvalidInputError or, where that type stands on that span already, ConflictError."""
+    check_annotation(document, new)
+    _check_free(session, document.id, new)
+    annotation = Annotation(document_id=document.id, **new.model_dump())
+    session.add(annotation)
+    return annotation
+
+
+def update_annotation(session: Session, document: Document, annotation: Annotation, new: AnnotationBase) -> None:
+    """Overwrite an annotation; raises as `add_annotation` does."""
+    check_annotation(document, new)
+    _check_free(session, document.id, new, but=annotation.id)
+    annotation.sqlmodel_update(new.model_dump())
+    annotation.updated_at = datetime.now(UTC)
+    session.add(annotation)
+
+
+def replace_annotations(session: Session, document: Document, new: Sequence[AnnotationBase]) -> None:
+    """Make `new` the document's annotations; those that stay on their span keep their id."""
+    existing = {_place(annotation): annotation for annotation in list_annotations(session, document.id)}
+    seen = set()
+    for item in new:
+        if _place(item) in seen:
+            raise InvalidInputError(f"{item.type} from {item.start} to {item.end} is given twice")
+        seen.add(_place(item))
+        kept = existing.pop(_place(item), None)
+        if kept is None:
+            check_annotation(document, item)
+            session.add(Annotation(document_id=document.id, **item.model_dump()))
+        else:
+            update_annotation(session, document, kept, item)
+    for annotation in existing.values():
+        session.delete(annotation)
+    session.flush()
+
+
+def get_annotation(session: Session, annotation_id: str) -> Annotation:
+    """Return an annotation; raises NotFoundError."""
+    annotation = session.get(Annotation, annotation_id)
+    if annotation is None:
+        raise NotFoundError(f"There is no annotation {annotation_id}")
+    return annotation
+
+
+def list_annotations(session: Session, document_id: str) -> Sequence[Annotation]:
+    """Return a document's annotations in reading order."""
+    query = select(Annotation).where(Annotation.document_id == document_id)
+    return session.exec(query.order_by(col(Annotation.start), col(Annotation.end), col(Annotation.type))).all()
+
+
+def list_annotated_documents(session: Session) -> Sequence[str]:
+    """Return the ids of the documents with approved annotations."""
+    query = select(Annotation.document_id).where(Annotation.status == AnnotationStatus.APPROVED).distinct()
+    return session.exec(query).all()
+
+
+def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> list[AnnotationData]:
+    """Return each document's approved annotations as they are now, in the order of `document_ids`.
+
+    Documents that are gone are left out. A type counts as reviewed in a document unless it was first used after the
+    last feedback on that document.
+    """
+    documents = {
+        document.id: document
+        for document in session.exec(select(Document).where(col(Document.id).in_(document_ids))).all()
+    }
+    spans: dict[str, list[Span]] = defaultdict(list)
+    approved = col(Annotation.status) == AnnotationStatus.APPROVED
+    for annotation in session.exec(select(Annotation).where(col(Annotation.document_id).in_(documents), approved)):
+        spans[annotation.document_id].append(Span(annotation.start, annotation.end, annotation.type))
+    first_used = session.exec(
+        select(Annotation.type, func.min(Annotation.created_at)).where(approved).group_by(col(Annotation.type))
+    ).all()
+    last_feedback: dict[str, datetime] = dict(
+        session.exec(
+            select(JobDocument.document_id, func.max(Job.created_at))
+            .join(Job)
+            .where(col(JobDocument.document_id).in_(documents))
+            .group_by(col(JobDocument.document_id))
+        ).all()
+    )
+    found = []
+    for document_id in document_ids:
+        if document_id not in documents:
+            continue
+        reviewed_at = last_feedback.get(document_id)
+        reviewed = {name for name, first in first_used if reviewed_at is None or first <= reviewed_at}
+        reviewed |= {span.type for span in spans[document_id]}
+        found.append(
+            AnnotationData(
+                document_id, documents[document_id].text, tuple(sorted(spans[document_id])), frozenset(reviewed)
+            )
+        )
+    return found
+
+
+def _place(annotation: AnnotationBase) -> tuple[str, int, int]:
+    return annotation.type, annotation.start, annotation.end
+
+
+def _check_free(session: Session, document_id: str, new: AnnotationBase, but: str | None = None) -> None:
+    query = select(Annotation).where(
+        Annotation.document_id == document_id,
+        Annotation.type == new.type,
+        Annotation.start == new.start,
+        Annotation.end == new.end,
+        Annotation.id != but,
+    )
+    if other := session.exec(query).first():
+        raise ConflictError(
+            f"Annotation {other.id} already marks {new.start} to {new.end} as {new.type}: change it with PUT"
+        )

@@ -1,0 +1,124 @@
+"""Queries on jobs: stored when asked for, claimed by a flow run, finished with its outcome."""
+
+import random
+from collections.abc import Sequence
+
+from sqlmodel import Session, col, func, or_, select
+
+from embeddinggemma_feasibility.evaluation import Item
+from registry.errors import NotFoundError
+from registry.outcome import Outcome
+from registry.tables import Correction, Document, Job, JobDocument, JobType
+
+
+def add_job(
+    session: Session, job_type: JobType, document_ids: Sequence[str], triggered_by: str, note: str | None = None
+) -> Job:
+    """Store a request to learn from documents, to be launched once committed."""
+    job = Job(type=job_type, triggered_by=triggered_by, note=note)
+    session.add(job)
+    session.flush()
+    session.add_all(JobDocument(job_id=job.id, document_id=document_id) for document_id in document_ids)
+    session.flush()
+    return job
+
+
+def create_training_run(session: Session, document_ids: Sequence[str], triggered_by: str) -> Job:
+    """Store a request to train on many documents in one run."""
+    return add_job(session, JobType.TRAINING_RUN, document_ids, triggered_by)
+
+
+def get_job(session: Session, job_id: str) -> Job:
+    """Return a job; raises NotFoundError."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFoundError(f"There is no job {job_id}")
+    return job
+
+
+def list_jobs(session: Session, offset: int, limit: int, job_type: JobType | None = None) -> tuple[Sequence[Job], int]:
+    """Return a page of jobs, newest first, and how many there are in all."""
+    query, count = select(Job), select(func.count()).select_from(Job)
+    if job_type:
+        query, count = query.where(Job.type == job_type), count.where(Job.type == job_type)
+    page = session.exec(query.order_by(col(Job.created_at).desc()).offset(offset).limit(limit)).all()
+    return page, session.exec(count).one()
+
+
+def list_job_documents(session: Session, job_ids: Sequence[str]) -> Sequence[str]:
+    """Return the ids of the documents these jobs learn from, each once, in the order of their upload."""
+    query = select(Document.id).join(JobDocument).where(col(JobDocument.job_id).in_(job_ids))
+    return list(dict.fromkeys(session.exec(query.order_by(col(Document.created_at))).all()))
+
+
+def list_unlaunched_jobs(session: Session) -> Sequence[Job]:
+    """Return the jobs that no run was launched for and none has claimed."""
+    query = select(Job).where(col(Job.flow_run_id).is_(None), col(Job.claimed_by).is_(None))
+    return session.exec(query.order_by(col(Job.created_at))).all()
+
+
+def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[Job]:
+    """Claim for a run its own job and every job that waits unclaimed; a burst of feedback becomes one run.
+
+    Jobs that this run claimed before a retry and has not finished are claimed again.
+    """
+    unclaimed = or_(col(Job.claimed_by).is_(None), col(Job.claimed_by) == flow_run_id, col(Job.id) == job_id)
+    jobs = session.exec(select(Job).where(col(Job.outcome).is_(None), unclaimed).with_for_update()).all()
+    for job in jobs:
+        job.claimed_by = flow_run_id
+        session.add(job)
+    session.flush()
+    return list(jobs)
+
+
+def is_rerun_by_hand(session: Session, job_id: str, flow_run_id: str) -> bool:
+    """Tell whether the job was answered and this run is not the one that was launched for it."""
+    job = get_job(session, job_id)
+    return job.outcome is not None and flow_run_id not in (job.flow_run_id, job.claimed_by)
+
+
+def add_manual_run(session: Session, document_ids: Sequence[str], triggered_by: str, flow_run_id: str) -> str:
+    """Store the job of a run that a person started in Prefect, once, and return its id."""
+    job = session.exec(select(Job).where(Job.flow_run_id == flow_run_id)).first()
+    if job is None:
+        job = create_training_run(session, document_ids, triggered_by)
+        job.flow_run_id = flow_run_id
+        session.add(job)
+    return job.id
+
+
+def finish_jobs(session: Session, job_ids: Sequence[str], outcome: Outcome, corrections: set[Item]) -> None:
+    """Store what a run decided as the answer to its jobs, and the corrections it was the first to see."""
+    for job in session.exec(select(Job).where(col(Job.id).in_(job_ids))):
+        job.outcome = outcome.model_dump(mode="json")
+        session.add(job)
+    existing = set(session.exec(select(Document.id)).all())
+    for document_id, type_name, value in corrections:
+        if document_id in existing:
+            session.merge(Correction(document_id=document_id, type=type_name, value=value))
+
+
+def list_corrections(session: Session) -> set[Item]:
+    """Return all corrections so far as (document, type, normalised value)."""
+    return {(row.document_id, row.type, row.value) for row in session.exec(select(Correction))}
+
+
+def list_held_out_documents(session: Session) -> Sequence[str]:
+    """Return the held-out documents that feedback was given on."""
+    return session.exec(select(Document.id).join(JobDocument).where(col(Document.held_out).is_(True)).distinct()).all()
+
+
+def choose_replay_documents(session: Session, without: Sequence[str], limit: int) -> list[str]:
+    """Return earlier documents to replay: those whose last feedback made no champion first, then at random."""
+    query = select(JobDocument.document_id, Job.outcome).join(Job).join(Document)
+    query = query.where(
+        col(Document.held_out).is_(False),
+        col(Job.outcome).is_not(None),
+        col(JobDocument.document_id).not_in(without),
+    )
+    outcomes = dict(session.exec(query.order_by(col(Job.created_at))).all())
+    refused = [document_id for document_id, outcome in outcomes.items() if not (outcome or {}).get("promoted")]
+    learned = [document_id for document_id in outcomes if document_id not in set(refused)]
+    chooser = random.Random(len(outcomes))  # noqa: S311  (which documents are replayed is no secret)
+    chooser.shuffle(learned)
+    return (refused[::-1] + learned)[:limit]

@@ -1,0 +1,80 @@
+"""What an MLflow run shows of a fine-tuning: parameters, loss curve, scores by type, a chart."""
+
+import re
+from datetime import UTC, datetime
+
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+
+from embeddinggemma_feasibility.contract_data_trainer import FineTuning
+from embeddinggemma_feasibility.evaluation import Evaluation, ModelScores
+
+_NOT_IN_A_NAME = re.compile(r"[^\w.\- :/]")
+
+
+def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuning, taught: int, replayed: int) -> None:
+    """Log what was trained and how, and the loss of each step."""
+    tagger, now = fine_tuning.tagger, _now()
+    params = {
+        **tagger.config.model_dump(),
+        "encoder": tagger.encoder.name,
+        "encoder_sha256": tagger.encoder.sha256,
+        "entity_types": ", ".join(tagger.types)[:500],
+        "taught_documents": taught,
+        "replayed_documents": replayed,
+        "windows": fine_tuning.window_count,
+    }
+    losses = [Metric("training/loss", loss, now, step) for step, loss in enumerate(fine_tuning.losses, 1)]
+    client.log_batch(run_id, losses, [Param(name, str(value)) for name, value in params.items()])
+
+
+def log_comparison(client: MlflowClient, run_id: str, challenger: ModelScores, champion: ModelScores | None) -> None:
+    """Log the challenger's scores beside the champion's, as metrics and as a chart."""
+    metrics = {"score": challenger.score, **_metrics("held_out", challenger.held_out)}
+    if challenger.corrections_kept is not None:
+        metrics["corrections_kept"] = challenger.corrections_kept
+    if champion:
+        metrics["champion/score"] = champion.score
+        metrics |= _metrics("champion", champion.held_out)
+    now = _now()
+    client.log_batch(run_id, [Metric(_clean(name), value, now, 0) for name, value in metrics.items()])
+    client.log_dict(run_id, challenger.model_dump(mode="json"), "scores.json")
+    losses = [metric.value for metric in client.get_metric_history(run_id, "training/loss")]
+    client.log_figure(run_id, draw_chart(losses, challenger, champion), "report.png")
+
+
+def draw_chart(losses: list[float], challenger: ModelScores, champion: ModelScores | None) -> Figure:
+    """Draw the loss curve, and each type's value F1 on held-out documents beside the champion's."""
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    curve, bars = figure.subplots(1, 2)
+    curve.plot(range(1, len(losses) + 1), losses, color="tab:blue")
+    curve.set(title="Training loss", xlabel="step", ylabel="nats a window", yscale="log")
+    both = {"champion": champion, "challenger": challenger} if champion else {"challenger": challenger}
+    types = sorted({name for scores in both.values() for name in scores.held_out.value_by_type})
+    for index, (label, scores) in enumerate(both.items()):
+        of_type = scores.held_out.value_by_type
+        heights = [of_type[name].f1 if name in of_type else 0.0 for name in types]
+        places = [position + 0.4 * index for position in range(len(types))]
+        bars.barh(places, heights, 0.38, label=f"{label}: score {scores.score:.2f}")
+    bars.set_yticks([position + 0.2 * (len(both) - 1) for position in range(len(types))], types)
+    title = f"Value F1 on {challenger.held_out.document_count} held-out documents"
+    bars.set(title=title if types else f"{title}: corrections kept decide", xlim=(0, 1))
+    bars.legend(loc="lower center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False)
+    return figure
+
+
+def _metrics(group: str, evaluation: Evaluation) -> dict[str, float]:
+    if not evaluation.document_count:
+        return {}
+    by_type = {f"{group}/value_f1 {name}": score.f1 for name, score in evaluation.value_by_type.items()}
+    by_type |= {f"{group}/span_f1 {name}": score.f1 for name, score in evaluation.span_by_type.items()}
+    return {f"{group}/value_f1": evaluation.value.f1, f"{group}/span_f1": evaluation.span.f1, **by_type}
+
+
+def _clean(name: str) -> str:
+    return _NOT_IN_A_NAME.sub("_", name)[:250]
+
+
+def _now() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
