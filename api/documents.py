@@ -4,6 +4,7 @@ import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, File, Response, UploadFile, status
+from fastapi.responses import PlainTextResponse
 from sqlalchemy.exc import IntegrityError
 
 from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, Services, ServicesDep, SessionDep
@@ -79,6 +80,12 @@ def read_content(document_id: str, session: SessionDep, services: ServicesDep, _
     """Download the original file."""
     document = get_document(session, document_id)
     return Response(services.store.load_content(document.id), media_type=document.media_type)
+
+
+@router.get("/{document_id}/text", response_class=PlainTextResponse)
+def read_text(document_id: str, session: SessionDep, _: ReaderDep) -> str:
+    """Read the document's text as the service does: all offsets count its characters."""
+    return get_document(session, document_id).text
 
 
 @router.delete("/{document_id}", status_code=status.HTTP_204_NO_CONTENT)

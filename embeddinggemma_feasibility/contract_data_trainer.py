@@ -154,7 +154,7 @@ def _loss(tagger: Tagger, batch: Sequence[_Sample]) -> Tensor:
     features = [torch.from_numpy(sample.document.features[sample.words]) for sample in batch]
     lengths = [len(rows) for rows in hidden]
     emissions = pad_sequence(
-        torch.split(tagger.emissions(torch.cat(hidden), torch.cat(features)), lengths), batch_first=True
+        list(torch.split(tagger.emissions(torch.cat(hidden), torch.cat(features)), lengths)), batch_first=True
     )
     tags = pad_sequence([sample.tags for sample in batch], batch_first=True)
     transitions = forbid_orphans(tagger.transitions)

@@ -1,0 +1,69 @@
+"""The API as a reviewer's client uses it: what the demo and the benchmarks play."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from embeddinggemma_feasibility.annotation_data import Entity, Span
+from local.alignment import carry_spans
+
+_FINISHED = {"completed", "failed", "cancelled"}
+
+
+@dataclass(frozen=True)
+class ReviewedDocument:
+    """An uploaded document, its text as the service reads it, and what a reviewer would mark there."""
+
+    id: str
+    text: str
+    spans: tuple[Span, ...]
+
+
+class ReviewerClient:
+    """Uploads, extracts, feeds back; raises httpx.HTTPStatusError for what the service refuses."""
+
+    def __init__(self, api_url: str, api_key: str) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"}
+        self._http = httpx.Client(base_url=api_url, headers=headers, timeout=300, event_hooks={"response": [_check]})
+
+    def upload(self, filename: str, pdf: bytes, written: str, spans: Iterable[Span]) -> ReviewedDocument:
+        """Upload a PDF whose text was `written` with these `spans`."""
+        document_id = self._http.post("/documents", files={"file": (filename, pdf)}).json()["id"]
+        text = self._http.get(f"/documents/{document_id}/text").text
+        return ReviewedDocument(document_id, text, tuple(carry_spans(written, spans, text)))
+
+    def extract(self, document_id: str) -> tuple[str | None, list[Entity]]:
+        """Return the version that answers, and the entities it finds."""
+        answer = self._http.get(f"/documents/{document_id}/entities").json()
+        fields = ("type", "value", "start", "end", "confidence")
+        return answer["model_version"], [Entity(*(entity[name] for name in fields)) for entity in answer["entities"]]
+
+    def feed_back(self, document: ReviewedDocument) -> str:
+        """Send what is to be marked in a document as feedback and return the job's id."""
+        annotations = [
+            {"type": span.type, "value": document.text[span.start : span.end], "start": span.start, "end": span.end}
+            for span in document.spans
+        ]
+        body = {"annotations": annotations, "reviewer": "demo"}
+        return str(self._http.post(f"/documents/{document.id}/feedback", json=body).json()["job_id"])
+
+    def wait_for_job(self, job_id: str, timeout_seconds: float = 900) -> dict[str, Any]:
+        """Return the job when it is finished; raises TimeoutError."""
+        until = time.monotonic() + timeout_seconds
+        while time.monotonic() < until:
+            job: dict[str, Any] = self._http.get(f"/jobs/{job_id}").json()
+            if job["status"] in _FINISHED:
+                return job
+            time.sleep(0.5)
+        raise TimeoutError(f"Job {job_id} is not finished after {timeout_seconds} s")
+
+
+def _check(response: httpx.Response) -> None:
+    if response.is_error:
+        response.read()
+        raise httpx.HTTPStatusError(
+            f"{response.status_code}: {response.text}", request=response.request, response=response
+        )
