@@ -17,7 +17,7 @@ class TrainingConfig(BaseModel):
     lora_rank: int = Field(8, description="Rank of the adapter's matrices")
     lora_layers: int = Field(2, description="How many of the encoder's last layers carry the adapter")
     batch_windows: int = Field(8, description="Windows in one optimiser step, and in one forward pass of extraction")
-    max_steps: int = Field(60, description="Optimiser steps of one fine-tuning at most")
+    max_steps: int = Field(40, description="Optimiser steps of one fine-tuning at most")
     enough_loss: float = Field(0.05, description="Stop after an epoch whose mean loss a window, in nats, is below this")
     adapter_learning_rate: float = Field(5e-4, description="AdamW's rate for the adapter")
     head_learning_rate: float = Field(3e-3, description="AdamW's rate for the head on the encoder")

@@ -106,7 +106,7 @@ class Job(SQLModel, table=True):
     claimed_by: str | None = Field(
         default=None, index=True, description="The run that learns from it, not always its own"
     )
-    outcome: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))  # type: ignore[call-overload]
+    outcome: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
 
 
 class JobDocument(SQLModel, table=True):
