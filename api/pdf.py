@@ -1,7 +1,6 @@
 """Reading an upload: its text, its pages, and where each character stands on its page."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,6 @@ from registry.errors import InvalidInputError, UnsupportedFileError
 
 _PDFIUM = threading.Lock()  # PDFium is not thread-safe
 _READABLE = {"\r": "", "\xa0": " ", "\x02": "-", "\x00": ""}  # PDFium ends a hyphenated line with \x02
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -51,40 +48,43 @@ def read_document(content: bytes) -> ReadDocument:
 
 
 def _read_pdf(content: bytes) -> ReadDocument:
-    characters: list[str] = []
-    boxes: list[tuple[float, float, float, float, float]] = []
+    texts, boxes = [], []
     try:
         with pdfium.PdfDocument(content) as document:
             page_count = len(document)
             for number in range(page_count):
-                page = document[number]
-                for character, box in _read_page(page):
-                    characters.append(character)
-                    boxes.append((number + 1, *box) if box else (0, 0, 0, 0, 0))
-                page.close()
+                text, page_boxes = _read_page(document[number], number + 1)
+                texts.append(text)
+                boxes.append(page_boxes)
     except pdfium.PdfiumError as error:
         if error.err_code == pdfium_c.FPDF_ERR_PASSWORD:
             raise InvalidInputError("The PDF is encrypted: remove its password and upload it again") from error
         raise InvalidInputError("The PDF is broken and cannot be read: export it again from its source") from error
-    text = "".join(characters)
+    text = "".join(texts)
     if not text.strip():
         raise InvalidInputError("The PDF has no text layer, only images: run OCR on it and upload the result")
-    return ReadDocument(text, "application/pdf", page_count, np.array(boxes, dtype=np.float32))
+    return ReadDocument(text, "application/pdf", page_count, np.concatenate(boxes))
 
 
-def _read_page(page: pdfium.PdfPage) -> Iterator[tuple[str, Box | None]]:
-    to_shown = _shown_from_page(page)
+def _read_page(page: pdfium.PdfPage, number: int) -> tuple[str, NDArray[np.float32]]:
+    """Return a page's text, a line end behind it, and a row of `ReadDocument.boxes` for each of its characters."""
     text_page = page.get_textpage()
+    characters, own = [], []
     for index in range(text_page.count_chars()):
         character = chr(pdfium_c.FPDFText_GetUnicode(text_page, index))
-        readable = _READABLE.get(character, character)
-        if "\ud800" <= readable <= "\udfff":
-            readable = "\ufffd"
+        readable = "\ufffd" if "\ud800" <= character <= "\udfff" else _READABLE.get(character, character)
         if readable:
-            left, bottom, right, top = text_page.get_charbox(index, loose=True)
-            corners = np.array([(left, bottom, 1), (right, top, 1)]) @ to_shown
-            yield readable, (*corners.min(axis=0), *corners.max(axis=0))
-    yield "\n", None
+            characters.append(readable)
+            own.append(text_page.get_charbox(index, loose=True))
+    boxes = np.zeros((len(characters) + 1, 5), dtype=np.float32)
+    if own:
+        edges = np.array(own)
+        to_shown = _shown_from_page(page)
+        corners = [np.column_stack([edges[:, pair], np.ones(len(edges))]) @ to_shown for pair in ([0, 1], [2, 3])]
+        boxes[:-1, 0] = number
+        boxes[:-1, 1:3] = np.minimum(*corners)
+        boxes[:-1, 3:5] = np.maximum(*corners)
+    return "".join(characters) + "\n", boxes
 
 
 def _shown_from_page(page: pdfium.PdfPage) -> NDArray[np.float64]:

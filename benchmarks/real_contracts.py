@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from api.pdf import read_document
 from benchmarks.corpus import PdfContract, read_pdf_contracts
 from benchmarks.results_file import write_results
 from embeddinggemma_feasibility.annotation_data import AnnotationData
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--taught", type=int, default=20)
     parser.add_argument("--unseen", type=int, default=20)
     arguments = parser.parse_args()
-    contracts = list(read_pdf_contracts())
+    contracts = [contract for contract in read_pdf_contracts() if _is_readable(contract)]
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
         client = ReviewerClient(stack.api_url, stack.api_key)
         unseen = [_upload(client, contract) for contract in contracts[-arguments.unseen :]]
@@ -42,6 +43,12 @@ def main() -> None:
     for row in rows:
         print(f"{row['fed_back']:8} {row['version'] or '-':>7} {row['value_f1']:8.3f} {row['span_f1']:8.3f}")
     print(write_results("real_contracts", rows))
+
+
+def _is_readable(contract: PdfContract) -> bool:
+    """Tell whether PDFium reads the characters of the gold text; of one of the 60 it reads 56 more."""
+    text = read_document(contract.pdf).text
+    return len("".join(text.split())) == len("".join(contract.gold.text.split()))
 
 
 def _upload(client: ReviewerClient, contract: PdfContract) -> ReviewedDocument:
