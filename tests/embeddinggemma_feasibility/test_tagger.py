@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
+from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
+from embeddinggemma_feasibility.encoders import Encoder
+from embeddinggemma_feasibility.tagger import Tagger
+
+
+@pytest.fixture(scope="module")
+def tagger(contracts: list[AnnotationData], tiny_encoder: Encoder) -> Tagger:
+    return fine_tune_model(contracts, encoder=tiny_encoder).tagger
+
+
+def test_saved_and_loaded_tagger_finds_the_same(
+    tagger: Tagger, contracts: list[AnnotationData], tmp_path: Path
+) -> None:
+    tagger.save(tmp_path)
+    loaded = Tagger.load(tmp_path)
+    assert [loaded.extract(data.text) for data in contracts] == [tagger.extract(data.text) for data in contracts]
+
+
+def test_saved_files_are_safetensors_and_json_without_the_encoder(tagger: Tagger, tmp_path: Path) -> None:
+    tagger.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"tagger.json", "tagger.safetensors"}
+    assert json.loads((tmp_path / "tagger.json").read_text())["encoder_sha256"] == tagger.encoder.sha256
+
+
+def test_other_encoder_than_trained_on_is_refused(tagger: Tagger, tmp_path: Path) -> None:
+    tagger.save(tmp_path)
+    with pytest.raises(ValueError, match="needs the encoder"):
+        Tagger.load(tmp_path, "packaged")
+
+
+def test_entities_at_the_seams_of_windows_are_found(tagger: Tagger, contracts: list[AnnotationData]) -> None:
+    data = contracts[1]
+    alone = {(entity.type, entity.value) for entity in tagger.extract(data.text)}
+    for filler in range(0, 300, 60):
+        text = "nada . " * filler + data.text + "nada . " * 300
+        found = {(entity.type, entity.value) for entity in tagger.extract(text)}
+        assert len(alone & found) >= len(alone) - 1, filler
+
+
+def test_entity_longer_than_a_window_is_one_entity(tiny_encoder: Encoder) -> None:
+    clause = "begin " + "lei portuguesa " * 300 + "end"
+    text = f"Fim . {clause} . Fim"
+    data = AnnotationData("long", text, (Span(6, 6 + len(clause), "clause"),))
+    tagger = fine_tune_model([data], encoder=tiny_encoder).tagger
+    assert [entity.value for entity in tagger.extract(text)] == [clause]
+
+
+def test_text_without_words_has_no_entities(tagger: Tagger) -> None:
+    assert tagger.extract(" \n ") == []

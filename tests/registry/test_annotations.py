@@ -1,0 +1,91 @@
+import pytest
+from sqlmodel import Session
+
+from embeddinggemma_feasibility.annotation_data import Span
+from registry.annotations import (
+    add_annotation,
+    get_latest_annotations,
+    list_annotations,
+    replace_annotations,
+    update_annotation,
+)
+from registry.errors import ConflictError, InvalidInputError
+from registry.jobs import add_job
+from registry.tables import AnnotationBase, AnnotationStatus, Document, JobType
+
+TEXT = "Acme Ltd paga 100 € à Bell"
+
+
+def marked(value: str, name: str = "party", **fields: object) -> AnnotationBase:
+    start = TEXT.index(value)
+    return AnnotationBase(type=name, value=value, start=start, end=start + len(value), **fields)
+
+
+def add_document(session: Session, name: str = "a") -> Document:
+    document = Document(
+        filename=name, media_type="text/plain", sha256=name, size_bytes=1, page_count=1,
+        character_count=len(TEXT), held_out=False, text=TEXT,
+    )  # fmt: skip
+    session.add(document)
+    session.flush()
+    return document
+
+
+def test_value_that_is_not_at_its_offsets_is_refused_with_what_is_there(session: Session) -> None:
+    wrong = AnnotationBase(type="party", value="Acme", start=0, end=8)
+    with pytest.raises(InvalidInputError, match="'Acme' is not the text at 0 to 8: 'Acme Ltd'"):
+        add_annotation(session, add_document(session), wrong)
+
+
+def test_end_behind_the_text_is_refused(session: Session) -> None:
+    with pytest.raises(InvalidInputError, match="26 characters"):
+        add_annotation(session, add_document(session), AnnotationBase(type="party", value="Bell", start=22, end=27))
+
+
+def test_same_type_on_same_span_conflicts_and_other_type_does_not(session: Session) -> None:
+    document = add_document(session)
+    add_annotation(session, document, marked("Bell"))
+    add_annotation(session, document, marked("Bell", "payee"))
+    with pytest.raises(ConflictError, match="already marks"):
+        add_annotation(session, document, marked("Bell"))
+
+
+def test_update_onto_another_annotation_conflicts(session: Session) -> None:
+    document = add_document(session)
+    add_annotation(session, document, marked("Bell"))
+    other = add_annotation(session, document, marked("Acme Ltd"))
+    with pytest.raises(ConflictError):
+        update_annotation(session, document, other, marked("Bell"))
+
+
+def test_replacing_keeps_the_id_of_what_stays_and_drops_the_rest(session: Session) -> None:
+    document = add_document(session)
+    stays = add_annotation(session, document, marked("Bell")).id
+    add_annotation(session, document, marked("Acme Ltd"))
+    replace_annotations(session, document, [marked("Bell", notes="checked"), marked("100 €", "amount")])
+    found = list_annotations(session, document.id)
+    assert [(annotation.value, annotation.notes) for annotation in found] == [("100 €", None), ("Bell", "checked")]
+    assert found[1].id == stays
+
+
+def test_latest_annotations_are_the_approved_ones_in_the_order_asked_for(session: Session) -> None:
+    first, second = add_document(session, "a"), add_document(session, "b")
+    add_annotation(session, first, marked("Bell"))
+    add_annotation(session, first, marked("Acme Ltd", status=AnnotationStatus.REJECTED))
+    latest = get_latest_annotations(session, [second.id, "gone", first.id])
+    assert [(data.document_id, data.spans) for data in latest] == [
+        (second.id, ()),
+        (first.id, (Span(22, 26, "party"),)),
+    ]
+
+
+def test_type_invented_after_the_last_feedback_was_not_reviewed(session: Session) -> None:
+    old, new = add_document(session, "a"), add_document(session, "b")
+    add_annotation(session, old, marked("Bell"))
+    session.flush()
+    add_job(session, JobType.FEEDBACK, [old.id], "tester")
+    add_annotation(session, new, marked("100 €", "amount"))
+    session.flush()
+    add_job(session, JobType.FEEDBACK, [new.id], "tester")
+    reviewed = {data.document_id: data.reviewed_types for data in get_latest_annotations(session, [old.id, new.id])}
+    assert reviewed == {old.id: {"party"}, new.id: {"party", "amount"}}

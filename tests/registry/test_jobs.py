@@ -1,0 +1,67 @@
+from sqlmodel import Session
+
+from embeddinggemma_feasibility.evaluation import Evaluation, ModelScores
+from registry import jobs
+from registry.outcome import Outcome
+from registry.tables import Job, JobType
+from tests.registry.test_annotations import add_document
+
+
+def outcome(promoted: bool = True) -> Outcome:
+    scores = ModelScores(version="1", score=1.0, held_out=Evaluation())
+    return Outcome(flow_run_id="run", promoted=promoted, reason="because", challenger=scores)
+
+
+def add_feedback(session: Session, name: str) -> tuple[Job, str]:
+    document = add_document(session, name)
+    return jobs.add_job(session, JobType.FEEDBACK, [document.id], "tester"), document.id
+
+
+def test_run_claims_all_that_waits_and_the_next_run_nothing(session: Session) -> None:
+    first, second = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
+    assert {job.id for job in jobs.claim_jobs(session, "run-1", first.id)} == {first.id, second.id}
+    jobs.finish_jobs(session, [first.id, second.id], outcome(), set())
+    assert jobs.claim_jobs(session, "run-2", second.id) == []
+
+
+def test_run_again_claims_the_same_jobs_until_they_are_finished(session: Session) -> None:
+    job, _ = add_feedback(session, "a")
+    for _ in range(2):
+        assert [claimed.id for claimed in jobs.claim_jobs(session, "run-1", job.id)] == [job.id]
+
+
+def test_own_run_takes_its_job_over_from_a_run_that_failed(session: Session) -> None:
+    first, second = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
+    jobs.claim_jobs(session, "run-1", first.id)
+    assert [job.id for job in jobs.claim_jobs(session, "run-2", second.id)] == [second.id]
+
+
+def test_answered_job_run_by_another_run_is_a_rerun_by_hand(session: Session) -> None:
+    job, document_id = add_feedback(session, "a")
+    job.flow_run_id = "own"
+    jobs.claim_jobs(session, "own", job.id)
+    assert not jobs.is_rerun_by_hand(session, job.id, "other")
+    jobs.finish_jobs(session, [job.id], outcome(), set())
+    assert jobs.is_rerun_by_hand(session, job.id, "other")
+    assert not jobs.is_rerun_by_hand(session, job.id, "own")
+    made = {jobs.add_manual_run(session, [document_id], "Prefect UI", "other") for _ in range(2)}
+    assert len(made) == 1
+
+
+def test_replay_brings_what_no_champion_learned_first(session: Session) -> None:
+    learned = [add_feedback(session, name) for name in "abcd"]
+    jobs.finish_jobs(session, [job.id for job, _ in learned], outcome(), set())
+    refused, document_id = add_feedback(session, "e")
+    jobs.finish_jobs(session, [refused.id], outcome(promoted=False), set())
+    chosen = jobs.choose_replay_documents(session, [learned[0][1]], 3)
+    assert chosen[0] == document_id
+    assert len(chosen) == 3
+    assert learned[0][1] not in chosen
+
+
+def test_corrections_are_kept_once_and_go_with_their_document(session: Session) -> None:
+    job, document_id = add_feedback(session, "a")
+    item = (document_id, "party", "bell")
+    for _ in range(2):
+        jobs.finish_jobs(session, [job.id], outcome(), {item, ("gone", "party", "bell")})
+    assert jobs.list_corrections(session) == {item}

@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from embeddinggemma_feasibility.annotation_data import AnnotationData
+from embeddinggemma_feasibility.contract_data_trainer import FineTuning, fine_tune_model
+from embeddinggemma_feasibility.encoders import Encoder
+from embeddinggemma_feasibility.evaluation import ModelScores, evaluate, score_model
+from registry.errors import NotFoundError, UnavailableError
+from registry.models import ModelRegistry
+from registry.outcome import Outcome
+from registry.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def tuned(contracts: list[AnnotationData], tiny_encoder: Encoder) -> FineTuning:
+    return fine_tune_model(contracts, encoder=tiny_encoder)
+
+
+@pytest.fixture
+def registry(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
+    monkeypatch.chdir(tmp_path)
+    return ModelRegistry(settings)
+
+
+def register(registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData], flow_run_id: str) -> str:
+    run_id = registry.save_challenger(flow_run_id, tuned, contracts[:1], contracts[1:3], None)
+    predictions = {data.document_id: tuned.tagger.extract(data.text) for data in contracts}
+    scores = score_model(evaluate(contracts, predictions), 0.75)
+    outcome = Outcome(flow_run_id=flow_run_id, promoted=True, reason="It is better.", challenger=scores)
+    return registry.register(run_id, outcome, scores)
+
+
+def test_registered_version_loads_as_the_tagger_that_was_trained(
+    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData]
+) -> None:
+    version = register(registry, tuned, contracts, "run-1")
+    text = contracts[0].text
+    assert registry.load_tagger(version).extract(text) == tuned.tagger.extract(text)
+
+
+def test_version_shows_scores_and_lineage_by_offsets_without_text(
+    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData]
+) -> None:
+    version = register(registry, tuned, contracts, "run-1")
+    found, lineage = registry.get_version(version), registry.get_lineage(version)
+    assert found.scores.held_out.value.f1 == 1.0
+    assert found.reason == "It is better."
+    assert not found.is_champion
+    first = contracts[0]
+    assert lineage.taught == {
+        first.document_id: [{"type": span.type, "start": span.start, "end": span.end} for span in first.spans]
+    }
+    assert first.text[first.spans[1].start : first.spans[1].end] not in json.dumps(lineage.model_dump())
+
+
+def test_registering_twice_makes_one_version(
+    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData]
+) -> None:
+    run_id = registry.save_challenger("run-1", tuned, contracts, [], None)
+    scores = ModelScores(score=1.0, held_out=evaluate([], {}))
+    outcome = Outcome(flow_run_id="run-1", promoted=True, reason="r", challenger=scores)
+    assert registry.register(run_id, outcome, scores) == registry.register(run_id, outcome, scores) == "1"
+    assert len(registry.list_versions()) == 1
+
+
+def test_promote_moves_the_champion_there_and_back(
+    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData]
+) -> None:
+    assert registry.find_champion() is None
+    first, second = (register(registry, tuned, contracts, run) for run in ("run-1", "run-2"))
+    for version in (first, second, first):
+        registry.promote(version)
+        assert registry.find_champion() == version
+        assert [found.version for found in registry.list_versions() if found.is_champion] == [version]
+
+
+def test_challenger_is_found_by_its_flow_run_once_trained(
+    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData]
+) -> None:
+    run_id = registry.save_challenger("run-1", tuned, contracts, [], None)
+    found = registry.find_challenger("run-1")
+    assert found
+    assert found[0] == run_id
+    assert registry.find_challenger("run-2") is None
+
+
+def test_run_shows_parameters_loss_curve_and_scores_by_type(
+    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData], settings: Settings
+) -> None:
+    run_id = registry.get_version(register(registry, tuned, contracts, "run-1")).mlflow_run_id
+    client = MlflowClient(settings.mlflow_tracking_uri)
+    run = client.get_run(run_id)
+    assert run.info.run_name == "v1 · taught 0 documents"
+    assert run.data.metrics["held_out/value_f1"] == 1.0
+    assert run.data.metrics["held_out/value_f1 party"] == 1.0
+    assert len(client.get_metric_history(run_id, "training/loss")) == len(tuned.losses)
+    assert {artifact.path for artifact in client.list_artifacts(run_id)} >= {"lineage.json", "model", "report.png"}
+
+
+def test_unknown_version_is_not_found(registry: ModelRegistry) -> None:
+    with pytest.raises(NotFoundError):
+        registry.promote("7")
+
+
+def test_mlflow_away_is_said(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = ModelRegistry(settings.model_copy(update={"mlflow_tracking_uri": "http://127.0.0.1:9"}))
+    with pytest.raises(UnavailableError):
+        away.find_champion()
