@@ -27,7 +27,6 @@ EncoderOption = Annotated[str, typer.Option(help="'packaged', a local folder, or
 def _configure() -> None:
     """Turn corrections of extracted contract entities into a better model at once."""
     os.environ |= {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @app.command()

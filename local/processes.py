@@ -42,8 +42,9 @@ class Stack:
 def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = "packaged") -> Iterator[Stack]:
     """Run the API, Prefect and MLflow on `ports` with their data in `folder`, until the block ends.
 
-    Raises RuntimeError if a port is taken or a process does not come up.
+    A SIGTERM ends the block as Ctrl-C does. Raises RuntimeError if a port is taken or a process does not come up.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = folder.resolve()
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     api_url, prefect_url, mlflow_url = (f"http://127.0.0.1:{_free_port(port)}" for port in ports)
@@ -60,6 +61,9 @@ def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = "packag
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
     }
     with ExitStack() as processes:

@@ -1,0 +1,204 @@
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from local.contract_generator import generate_contract
+from local.processes import Stack
+from registry.database import open_session
+from registry.keys import Scope, add_key
+from registry.settings import Settings
+
+HOSTILE = Path(__file__).parents[3] / "shared" / "data" / "pdfs" / "hostile"
+TEXT = "Contrato entre Acme, Lda. e Bell plc. 😀 Preço: 100 €."
+
+
+@pytest.fixture(scope="module")
+def http(stack: Stack) -> httpx.Client:
+    return httpx.Client(base_url=stack.api_url, headers={"Authorization": f"Bearer {stack.api_key}"}, timeout=60)
+
+
+def upload(http: httpx.Client, content: bytes, name: str = "contract.txt") -> dict[str, Any]:
+    answer = http.post("/documents", files={"file": (name, content)})
+    assert answer.status_code == 201, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+def upload_text(http: httpx.Client, salt: str) -> str:
+    return str(upload(http, f"{TEXT} {salt}".encode())["id"])
+
+
+def marked(value: str, name: str = "party", **fields: object) -> dict[str, object]:
+    start = TEXT.index(value)
+    return {"type": name, "value": value, "start": start, "end": start + len(value), **fields}
+
+
+def test_pdf_comes_back_as_uploaded_and_once(http: httpx.Client) -> None:
+    contract = generate_contract(500)
+    document = upload(http, contract.pdf, contract.filename)
+    assert document["media_type"] == "application/pdf"
+    assert upload(http, contract.pdf, "again.pdf")["id"] == document["id"]
+    content = http.get(f"/documents/{document['id']}/content")
+    assert content.content == contract.pdf
+    assert content.headers["content-type"] == "application/pdf"
+    assert http.get(f"/documents/{document['id']}").json() == document
+
+
+def test_list_is_paged_and_newest_first(http: httpx.Client) -> None:
+    older, newer = upload_text(http, "page 1"), upload_text(http, "page 2")
+    page = http.get("/documents", params={"limit": 2}).json()
+    assert [item["id"] for item in page["items"]] == [newer, older]
+    assert page["total"] >= 2
+    assert http.get("/documents", params={"limit": 1, "offset": 1}).json()["items"][0]["id"] == older
+
+
+def test_deleted_document_is_gone_with_its_annotations(http: httpx.Client) -> None:
+    document_id = upload_text(http, "delete")
+    annotation = http.post(f"/documents/{document_id}/annotations", json=marked("Bell plc")).json()
+    assert http.delete(f"/documents/{document_id}").status_code == 204
+    assert http.get(f"/documents/{document_id}").status_code == 404
+    assert http.put(f"/annotations/{annotation['id']}", json=marked("Bell plc")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (b"\x89PNG\r\n\x1a\n\xff\xfe", 415, "neither a PDF nor plain text"),
+        (b"PK\x03\x04\x00\x00", 415, "neither a PDF nor plain text"),
+        (b"  \n ", 422, "empty"),
+        (b"%PDF-1.7\n", 422, "broken"),
+    ],
+)
+def test_upload_that_cannot_be_read_is_refused(http: httpx.Client, content: bytes, status: int, words: str) -> None:
+    before = http.get("/documents").json()["total"]
+    answer = http.post("/documents", files={"file": ("x", content)})
+    assert answer.status_code == status
+    assert words in answer.json()["detail"]
+    assert http.get("/documents").json()["total"] == before
+
+
+@pytest.mark.skipif(not HOSTILE.exists(), reason="../shared/data is not here")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("encrypted_aes256_password_segredo.pdf", "encrypted"),
+        ("encrypted_user_password_openpassword.pdf", "encrypted"),
+        ("header_only.pdf", "broken"),
+        ("truncated_at_45_percent.pdf", "broken"),
+        ("image_only_3_pages.pdf", "no text layer"),
+    ],
+)
+def test_hostile_pdf_is_refused_with_what_is_wrong(http: httpx.Client, name: str, words: str) -> None:
+    answer = http.post("/documents", files={"file": (name, (HOSTILE / name).read_bytes())})
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
+
+
+def test_annotation_is_made_changed_and_deleted(http: httpx.Client) -> None:
+    document_id = upload_text(http, "annotate")
+    created = http.post(f"/documents/{document_id}/annotations", json=marked("Acme, Lda.", notes="vendor"))
+    assert created.status_code == 201
+    assert created.json()["reviewer"] == "local"
+    url = f"/annotations/{created.json()['id']}"
+    assert http.put(url, json=marked("Acme", status="draft")).json()["value"] == "Acme"
+    listed = http.get(f"/documents/{document_id}/annotations").json()
+    assert [(item["value"], item["status"]) for item in listed] == [("Acme", "draft")]
+    assert http.delete(url).status_code == 204
+    assert http.get(f"/documents/{document_id}/annotations").json() == []
+
+
+def test_annotation_errors_say_what_is_wrong_and_change_nothing(http: httpx.Client) -> None:
+    document_id = upload_text(http, "errors")
+    url = f"/documents/{document_id}/annotations"
+    assert http.post(url, json=marked("Bell plc")).status_code == 201
+    assert http.post(url, json=marked("Bell plc")).status_code == 409
+    assert "is not the text at" in http.post(url, json={**marked("Acme"), "value": "Akme"}).json()["detail"]
+    assert http.post(url, json={"type": "party", "value": "Acme"}).status_code == 422
+    assert http.post("/documents/none/annotations", json=marked("Acme")).status_code == 404
+    assert len(http.get(url).json()) == 1
+
+
+def test_location_of_a_pdf_annotation_becomes_offsets(http: httpx.Client) -> None:
+    contract = generate_contract(501)
+    document_id = upload(http, contract.pdf)["id"]
+    text = http.get(f"/documents/{document_id}/text").text
+    word = text.split()[0]
+    by_offsets = {"type": "word", "value": word, "start": text.index(word), "end": text.index(word) + len(word)}
+    everywhere = [{"page": 1, "boxes": [[0, 0, 700, 900]]}]
+    answer = http.post(
+        f"/documents/{document_id}/annotations", json={"type": "word", "value": word, "location": everywhere}
+    )
+    assert {name: answer.json()[name] for name in by_offsets} == by_offsets
+    nowhere = [{"page": 9, "boxes": [[0, 0, 700, 900]]}]
+    refused = http.post(
+        f"/documents/{document_id}/annotations", json={**by_offsets, "start": None, "location": nowhere}
+    )
+    assert refused.status_code == 422
+    assert "no text at the location" in refused.json()["detail"]
+
+
+def test_label_studio_export_replaces_the_annotations(http: httpx.Client) -> None:
+    document_id = upload_text(http, "label studio")
+    start = len(TEXT[: TEXT.index("100 €")].encode("utf-16-le")) // 2
+    value = {"start": start, "end": start + 5, "text": "100 €", "labels": ["price", "amount"]}
+    old = {"result": [], "updated_at": "2025-01-01"}
+    new = {
+        "result": [{"type": "labels", "value": value}, {"type": "choices", "value": {"choices": ["x"]}}],
+        "updated_at": "2026-01-01",
+        "completed_by": {"email": "ana@example.org"},
+    }
+    url = f"/documents/{document_id}/annotations/ingest"
+    answer = http.post(url, json=[{"id": 1, "annotations": [new, old], "data": {"text": TEXT}}])
+    assert answer.status_code == 201, answer.text
+    assert [(item["type"], item["value"], item["reviewer"]) for item in answer.json()] == [
+        ("amount", "100 €", "ana@example.org"),
+        ("price", "100 €", "ana@example.org"),
+    ]
+    assert http.post(url, json=[]).status_code == 422
+    assert len(http.get(f"/documents/{document_id}/annotations").json()) == 2
+
+
+def test_key_opens_only_what_its_scopes_say(stack: Stack, http: httpx.Client) -> None:
+    settings = Settings(database_url=stack.environment["CONTRACT_FEEDBACK_DATABASE_URL"])
+    with open_session(settings) as session:
+        key = add_key(session, "annotator", [Scope.READ, Scope.ANNOTATE])
+    document_id = upload_text(http, "scopes")
+    limited = httpx.Client(base_url=stack.api_url, headers={"Authorization": f"Bearer {key}"})
+    assert limited.get(f"/documents/{document_id}").status_code == 200
+    assert limited.post(f"/documents/{document_id}/annotations", json=marked("Acme")).status_code == 201
+    refused = limited.post(f"/documents/{document_id}/feedback")
+    assert refused.status_code == 403
+    assert "'train'" in refused.json()["detail"]
+    assert limited.post("/training-runs").status_code == 403
+    assert httpx.get(f"{stack.api_url}/documents").status_code == 401
+    assert httpx.get(f"{stack.api_url}/health").json() == {"status": "ok"}
+
+
+def test_feedback_without_anything_to_learn_is_refused(http: httpx.Client) -> None:
+    document_id = upload_text(http, "nothing marked")
+    before = http.get("/jobs").json()["total"]
+    assert http.post(f"/documents/{document_id}/feedback").status_code == 422
+    wrong = {"annotations": [marked("Acme"), {**marked("Bell plc"), "value": "Bull plc"}]}
+    assert http.post(f"/documents/{document_id}/feedback", json=wrong).status_code == 422
+    assert http.get(f"/documents/{document_id}/annotations").json() == []
+    assert http.get("/jobs").json()["total"] == before
+
+
+def test_unknown_job_model_and_document_are_not_found(http: httpx.Client) -> None:
+    for path in ("/jobs/none", "/models/99", "/documents/none/entities"):
+        assert http.get(path).status_code == 404, path
+    assert http.post("/documents/none/feedback").status_code == 404
+    assert http.post("/training-runs", json={"document_ids": ["none"]}).status_code == 404
+
+
+def test_system_status_shows_every_part_alive(http: httpx.Client) -> None:
+    status = http.get("/system-status").json()
+    assert status["ok"], status
+    assert "ProcessWorker" in status["worker"]["detail"]
+
+
+def test_openapi_describes_every_endpoint_in_words(http: httpx.Client) -> None:
+    paths = http.get("/openapi.json").json()["paths"]
+    assert all(operation["description"] for path in paths.values() for operation in path.values())

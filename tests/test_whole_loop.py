@@ -1,0 +1,149 @@
+"""The whole loop over real sockets: API, Prefect server and worker, MLflow, the packaged encoder."""
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+from mlflow import MlflowClient
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.states import Scheduled
+
+from embeddinggemma_feasibility.annotation_data import Span
+from embeddinggemma_feasibility.evaluation import normalise_value
+from local.client import ReviewedDocument, ReviewerClient
+from local.contract_generator import generate_contract
+from local.processes import Stack
+
+
+@pytest.fixture(scope="module")
+def http(stack: Stack) -> httpx.Client:
+    return httpx.Client(base_url=stack.api_url, headers={"Authorization": f"Bearer {stack.api_key}"}, timeout=60)
+
+
+def upload(client: ReviewerClient, http: httpx.Client, seeds: range, held_out: bool) -> ReviewedDocument:
+    """Upload the first generated contract that is, or is not, held out."""
+    for seed in seeds:
+        contract = generate_contract(seed)
+        document = client.upload(contract.filename, contract.pdf, contract.text, contract.spans)
+        if http.get(f"/documents/{document.id}").json()["held_out"] is held_out:
+            return document
+    raise AssertionError(seeds)
+
+
+@pytest.fixture(scope="module")
+def taught(client: ReviewerClient, http: httpx.Client) -> ReviewedDocument:
+    return upload(client, http, range(50), held_out=False)
+
+
+@pytest.fixture(scope="module")
+def first_job(client: ReviewerClient, taught: ReviewedDocument) -> dict[str, Any]:
+    return client.wait_for_job(client.feed_back(taught))
+
+
+def test_feedback_answers_202_with_a_job_that_ends_in_a_promoted_version(
+    http: httpx.Client, first_job: dict[str, Any]
+) -> None:
+    assert first_job["status"] == "completed", first_job["message"]
+    assert first_job["progress"] == 100
+    assert first_job["outcome"]["promoted"]
+    assert first_job["links"]["prefect_run"].startswith("http://127.0.0.1")
+    assert first_job["links"]["mlflow_run"].startswith("http://127.0.0.1")
+    version = first_job["outcome"]["challenger"]["version"]
+    model = http.get(f"/models/{version}").json()
+    assert model["mlflow_run_id"] == first_job["outcome"]["mlflow_run_id"]
+    assert set(model["lineage"]["taught"]) >= set(first_job["document_ids"])
+
+
+def test_next_extraction_is_made_by_the_new_version_and_reproduces_the_correction(
+    client: ReviewerClient, http: httpx.Client, taught: ReviewedDocument, first_job: dict[str, Any]
+) -> None:
+    version, entities = client.extract(taught.id)
+    assert version is not None
+    assert version >= first_job["outcome"]["challenger"]["version"]
+    found = {(entity.type, normalise_value(entity.value)) for entity in entities}
+    gold = {(span.type, normalise_value(taught.text[span.start : span.end])) for span in taught.spans}
+    assert len(found & gold) / len(found | gold) > 0.7
+    answer = http.get(f"/documents/{taught.id}/entities").json()["entities"]
+    assert all(entity["value"] == taught.text[entity["start"] : entity["end"]] for entity in answer)
+    assert all(entity["location"][0]["page"] == 1 and 0 < entity["confidence"] <= 1 for entity in answer)
+
+
+def test_feedback_on_a_held_out_document_measures_instead_of_teaching(
+    client: ReviewerClient, http: httpx.Client, first_job: dict[str, Any]
+) -> None:
+    versions = len(http.get("/models").json())
+    document = upload(client, http, range(100, 150), held_out=True)
+    job = client.wait_for_job(client.feed_back(document))
+    assert job["outcome"]["measured_documents"] == [document.id]
+    assert "measures models" in job["message"]
+    assert len(http.get("/models").json()) == versions
+
+
+def test_burst_with_an_invented_type_is_learned_and_every_job_is_answered(
+    client: ReviewerClient, http: httpx.Client, taught: ReviewedDocument, first_job: dict[str, Any]
+) -> None:
+    second = upload(client, http, range(200, 250), held_out=False)
+    start = second.text.index("\n") + 1
+    invented = ReviewedDocument(second.id, second.text, (*second.spans, Span(start, start + 5, "cláusula/nova")))
+    jobs = [client.wait_for_job(job) for job in (client.feed_back(taught), client.feed_back(invented))]
+    assert [job["status"] for job in jobs] == ["completed", "completed"]
+    outcome = jobs[1]["outcome"]
+    assert outcome["champion"]["score"] <= outcome["challenger"]["score"] or not outcome["promoted"]
+    version = outcome["challenger"]["version"]
+    types = {
+        span["type"] for spans in http.get(f"/models/{version}").json()["lineage"]["taught"].values() for span in spans
+    }
+    assert "cláusula/nova" in types
+
+
+def test_promoting_an_older_version_serves_it_from_the_next_extraction_on(
+    client: ReviewerClient, http: httpx.Client, taught: ReviewedDocument, first_job: dict[str, Any]
+) -> None:
+    served = client.extract(taught.id)[0]
+    assert http.post("/models/1/promote").json()["is_champion"]
+    assert client.extract(taught.id)[0] == "1"
+    http.post(f"/models/{served}/promote")
+    assert client.extract(taught.id)[0] == served
+
+
+def test_run_again_in_prefect_neither_trains_nor_registers_twice(
+    stack: Stack, http: httpx.Client, first_job: dict[str, Any]
+) -> None:
+    run_id = first_job["outcome"]["flow_run_id"]
+    mlflow = MlflowClient(stack.mlflow_url)
+    runs = len(mlflow.search_runs(["1"]))
+    versions = len(http.get("/models").json())
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
+        prefect.set_flow_run_state(run_id, Scheduled(), force=True)
+        wait_until_final(prefect, run_id)
+        assert prefect.read_flow_run(run_id).state_name == "Completed"
+    assert len(mlflow.search_runs(["1"])) == runs
+    assert len(http.get("/models").json()) == versions
+
+
+def wait_until_final(prefect: SyncPrefectClient, run_id: Any) -> None:
+    for _ in range(240):
+        state = prefect.read_flow_run(run_id).state
+        if state and state.is_final():
+            return
+        time.sleep(0.5)
+    raise AssertionError("The run is not finished after 120 s")
+
+
+def test_training_run_on_chosen_documents_ends_in_a_version(
+    client: ReviewerClient, http: httpx.Client, taught: ReviewedDocument, first_job: dict[str, Any]
+) -> None:
+    answer = http.post("/training-runs", json={"document_ids": [taught.id], "triggered_by": "ana"})
+    assert answer.status_code == 202
+    job = client.wait_for_job(answer.json()["job_id"])
+    assert job["outcome"]["taught_documents"] == [taught.id]
+    assert http.get("/training-runs").json()["items"][0]["triggered_by"] == "ana"
+
+
+def test_run_leaves_a_report_with_scores_in_prefect(stack: Stack, first_job: dict[str, Any]) -> None:
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
+        report = ArtifactFilter(key=ArtifactFilterKey(any_=["report"]))
+        reports = prefect.read_artifacts(artifact_filter=report)
+    assert any("| **score** |" in str(artifact.data) and "Run in MLflow" in str(artifact.data) for artifact in reports)
