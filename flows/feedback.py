@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from prefect import flow, runtime, task
+from prefect import Task, flow, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, Field
@@ -22,6 +23,7 @@ from flows.report import publish_report
 from registry import jobs
 from registry.annotations import get_latest_annotations
 from registry.database import open_session
+from registry.errors import ContractFeedbackError, UnavailableError
 from registry.models import ModelRegistry
 from registry.outcome import Outcome
 from registry.settings import get_settings
@@ -68,7 +70,19 @@ class Comparison:
     challenger_predictions: Predictions
 
 
-_outside = task(cache_policy=NO_CACHE, retries=4, retry_delay_seconds=exponential_backoff(2), retry_jitter_factor=0.2)
+def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Tell whether a failure lies outside: what we refuse ourselves is refused again."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, UnavailableError) or not isinstance(error, ContractFeedbackError)
+
+
+_outside = task(
+    cache_policy=NO_CACHE,
+    retries=4,
+    retry_delay_seconds=exponential_backoff(2),
+    retry_jitter_factor=0.2,
+    retry_condition_fn=_may_pass,
+)
 _inside = task(cache_policy=NO_CACHE)
 
 

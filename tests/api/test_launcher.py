@@ -17,8 +17,11 @@ from tests.registry.test_annotations import add_document, marked
 
 @pytest.fixture
 def prefect(stack: Stack, settings: Settings) -> Iterator[PrefectRuns]:
+    """The stack's Prefect server, with a deployment that no worker attends to."""
     with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
-        yield PrefectRuns(client, settings)
+        flow_id = client.create_flow_from_name("learn-from-feedback")
+        client.create_deployment(flow_id, "unattended")
+        yield PrefectRuns(client, settings.model_copy(update={"deployment": "learn-from-feedback/unattended"}))
 
 
 @pytest.fixture

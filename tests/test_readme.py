@@ -1,0 +1,41 @@
+"""What the documentation tells people to run is there."""
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from local.command_line import app
+
+PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"make (demo|test|serve|check)\b", README))))
+def test_make_target_of_the_readme_is_one_command(target: str) -> None:
+    planned = subprocess.run(["make", "-n", target], cwd=PROJECT, capture_output=True, text=True, check=True)  # noqa: S607
+    assert planned.stdout.strip()
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"`contract-feedback ([\w-]+)", README))))
+def test_command_of_the_readme_exists(command: str) -> None:
+    assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m (benchmarks\.\w+)", README))))
+def test_benchmark_of_the_readme_exists(module: str) -> None:
+    assert find_spec(module)
+
+
+def test_service_without_a_key_refuses_to_listen_beyond_loopback(tmp_path: Path) -> None:
+    environment = {"CONTRACT_FEEDBACK_DATABASE_URL": f"sqlite:///{tmp_path}/test.db"}
+    refused = subprocess.run(
+        [sys.executable, "-m", "local.command_line", "api", "--host", "0.0.0.0"],  # noqa: S104
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert refused.returncode != 0
+    assert "Make a key" in refused.stderr
