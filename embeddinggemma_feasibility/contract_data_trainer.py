@@ -1,6 +1,7 @@
 """Fine-tuning: annotations and the current champion in, a challenger out."""
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ class FineTuning:
     tagger: Tagger
     losses: tuple[float, ...]
     window_count: int
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ def fine_tune_model(
     Raises ValueError if no annotation marks anything and there is no champion, CollapsedModelError if the result
     predicts nothing in documents where something is marked.
     """
+    started = time.monotonic()
     types = sorted({span.type for document in annotations for span in document.spans})
     if champion is None and not types:
         raise ValueError("Nothing is marked in these documents: a first model needs at least one annotation")
@@ -72,7 +75,7 @@ def fine_tune_model(
     _start_biases(tagger, samples, known)
     losses = tuple(_optimise(tagger, samples, chooser, on_step))
     _check_alive(tagger, annotations)
-    return FineTuning(tagger, losses, len(samples))
+    return FineTuning(tagger, losses, len(samples), time.monotonic() - started)
 
 
 def _choose_windows(

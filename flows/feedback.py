@@ -86,7 +86,7 @@ _outside = task(
 _inside = task(cache_policy=NO_CACHE)
 
 
-@flow(name="learn-from-feedback", flow_run_name="{request.triggered_by}")
+@flow(name="learn-from-feedback")
 def learn_from_feedback(request: LearningRequest) -> State[None]:
     """Learn from the feedback that waits; the final state's message says what was decided, and why.
 

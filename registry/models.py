@@ -5,6 +5,7 @@ A tagger's files are artifacts of its run before the version exists, so no versi
 
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -98,7 +99,8 @@ class ModelRegistry:
     ) -> str:
         """Store a fine-tuned tagger and how it came about in an MLflow run, and return the run's id."""
         tags = {"flow_run_id": flow_run_id, "parent_version": parent_version or "none"}
-        run = self._client.create_run(self._experiment_id, tags=tags, run_name=f"challenger {flow_run_id[:8]}")
+        started = int((time.time() - fine_tuning.seconds) * 1000)
+        run = self._client.create_run(self._experiment_id, started, tags, f"challenger {flow_run_id[:8]}")
         run_id = str(run.info.run_id)
         log_fine_tuning(self._client, run_id, fine_tuning, len(taught), len(replayed))
         lineage = Lineage(taught=_list_spans(taught), replayed=_list_spans(replayed))
@@ -123,11 +125,12 @@ class ModelRegistry:
         log_comparison(self._client, run_id, challenger, outcome.champion)
         self._ensure_registered_model()
         parent = self._client.get_run(run_id).data.tags["parent_version"]
+        decision = "promoted" if outcome.promoted else "not promoted"
         created = self._client.create_model_version(
             self._name,
             f"runs:/{run_id}/model",
             run_id,
-            tags={"parent_version": parent, "promoted_at_once": str(outcome.promoted).lower()},
+            tags={"parent_version": parent, "decision": decision},
             description=outcome.reason,
         )
         version = str(created.version)
@@ -135,7 +138,7 @@ class ModelRegistry:
         taught = len(outcome.taught_documents)
         self._client.set_tag(run_id, "mlflow.runName", f"v{version} · taught {taught} document{'s' * (taught != 1)}")
         self._client.set_tag(run_id, "mlflow.note.content", outcome.reason)
-        self._client.set_tag(run_id, "decision", "promoted" if outcome.promoted else "not promoted")
+        self._client.set_tag(run_id, "decision", decision)
         self._client.set_terminated(run_id)
         return version
 
@@ -146,7 +149,10 @@ class ModelRegistry:
     @cached_property
     def _experiment_id(self) -> str:
         experiment = self._client.get_experiment_by_name(self._name)
-        return str(experiment.experiment_id if experiment else self._client.create_experiment(self._name))
+        if experiment:
+            return str(experiment.experiment_id)
+        view = {"mlflow.experimentKind": "custom_model_development"}
+        return str(self._client.create_experiment(self._name, tags=view))
 
     def _ensure_registered_model(self) -> None:
         try:

@@ -25,8 +25,9 @@ def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuning, 
         "replayed_documents": replayed,
         "windows": fine_tuning.window_count,
     }
-    losses = [Metric("training/loss", loss, now, step) for step, loss in enumerate(fine_tuning.losses, 1)]
-    client.log_batch(run_id, losses, [Param(name, str(value)) for name, value in params.items()])
+    metrics = [Metric("training/loss", loss, now, step) for step, loss in enumerate(fine_tuning.losses, 1)]
+    metrics.append(Metric("training/seconds", fine_tuning.seconds, now, 0))
+    client.log_batch(run_id, metrics, [Param(name, str(value)) for name, value in params.items()])
 
 
 def log_comparison(client: MlflowClient, run_id: str, challenger: ModelScores, champion: ModelScores | None) -> None:
