@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prefect.client.orchestration import get_client
 
@@ -42,6 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses={status: {"model": ErrorResponse, "description": text} for status, text in _ERRORS.items()},
     )
     app.add_exception_handler(ContractFeedbackError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_unfit_request)
     for room in (documents, annotations, jobs, models, health):
         app.include_router(room.router)
     return app
@@ -70,3 +72,9 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, ContractFeedbackError) else 500
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
     return JSONResponse({"detail": str(error)}, status, headers)
+
+
+async def _answer_unfit_request(_: Request, error: Exception) -> JSONResponse:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    details = [f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems]
+    return JSONResponse({"detail": "; ".join(details)}, 422)

@@ -26,11 +26,12 @@ def read_system_status(services: ServicesDep, _: ReaderDep) -> SystemStatus:
     parts = {
         "database": _check(lambda: _check_database(services)),
         "prefect": _check(services.prefect.check_alive),
-        "mlflow": _check(lambda: services.models.find_champion() and None),
+        "mlflow": _check(lambda: _check_mlflow(services)),
         "worker": _check(lambda: _check_worker(services)),
     }
-    served = services.served.loaded.version if services.served.loaded else None
-    return SystemStatus(ok=all(part.ok for part in parts.values()), **parts, served_version=served)
+    return SystemStatus(
+        ok=all(part.ok for part in parts.values()), **parts, served_version=services.served.find_version()
+    )
 
 
 def _check(check: Callable[[], object]) -> ComponentStatus:
@@ -44,6 +45,10 @@ def _check(check: Callable[[], object]) -> ComponentStatus:
 def _check_database(services: Services) -> None:
     with Session(services.engine) as session:
         session.connection().execute(text("SELECT 1"))
+
+
+def _check_mlflow(services: Services) -> None:
+    services.models.find_champion()
 
 
 def _check_worker(services: Services) -> str:

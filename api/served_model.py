@@ -22,19 +22,26 @@ class ServedModel:
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
         self._loading = threading.Lock()
-        self.loaded: LoadedModel | None = None
+        self._loaded: LoadedModel | None = None
 
     def get(self) -> LoadedModel | None:
         """Return the champion, or None before the first; without MLflow, the one loaded last.
 
         Raises UnavailableError if MLflow does not answer and none was loaded.
         """
+        with self._loading:
+            try:
+                champion = self._registry.find_champion()
+                if champion and (self._loaded is None or self._loaded.version != champion):
+                    self._loaded = LoadedModel(champion, self._registry.load_tagger(champion))
+            except UnavailableError:
+                if self._loaded is None:
+                    raise
+            return self._loaded
+
+    def find_version(self) -> str | None:
+        """Return the version that would answer now, without loading it."""
         try:
-            champion = self._registry.find_champion()
-            with self._loading:
-                if champion and (self.loaded is None or self.loaded.version != champion):
-                    self.loaded = LoadedModel(champion, self._registry.load_tagger(champion))
+            return self._registry.find_champion()
         except UnavailableError:
-            if self.loaded is None:
-                raise
-        return self.loaded
+            return self._loaded.version if self._loaded else None

@@ -226,6 +226,8 @@ def _extract_all(
 
 
 def _describe_measurement(champion: ModelScores | None, count: int) -> str:
+    if not count:
+        return "Nothing was taught: the documents are gone."
     measured = f"Nothing was taught: feedback on held-out documents ({count}) measures models instead."
     if champion is None:
         return f"{measured} There is no model to measure yet."

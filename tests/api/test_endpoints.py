@@ -115,7 +115,9 @@ def test_annotation_errors_say_what_is_wrong_and_change_nothing(http: httpx.Clie
     assert http.post(url, json=marked("Bell plc")).status_code == 201
     assert http.post(url, json=marked("Bell plc")).status_code == 409
     assert "is not the text at" in http.post(url, json={**marked("Acme"), "value": "Akme"}).json()["detail"]
-    assert http.post(url, json={"type": "party", "value": "Acme"}).status_code == 422
+    unplaced = http.post(url, json={"type": "party", "value": "Acme"})
+    assert unplaced.status_code == 422
+    assert unplaced.json()["detail"] == "body: Value error, Give start and end, or a location"
     assert http.post("/documents/none/annotations", json=marked("Acme")).status_code == 404
     assert len(http.get(url).json()) == 1
 
