@@ -1,0 +1,96 @@
+"""The flow in this process, against the real Prefect server and an MLflow store of its own."""
+
+from collections.abc import Iterator
+
+import pytest
+from mlflow import MlflowClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from sqlmodel import Session
+
+from flows import feedback
+from flows.feedback import LearningRequest, learn_from_feedback
+from flows.progress import Progress
+from local.contract_generator import generate_contract
+from local.processes import Stack
+from registry.annotations import replace_annotations
+from registry.jobs import add_job, get_job
+from registry.settings import Settings, get_settings
+from registry.tables import AnnotationBase, Document, JobType
+
+
+@pytest.fixture(autouse=True)
+def _environment(
+    settings: Settings, stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path_factory.mktemp("mlflow"))
+    monkeypatch.setenv("CONTRACT_FEEDBACK_DATABASE_URL", settings.database_url.get_secret_value())
+    monkeypatch.setenv("CONTRACT_FEEDBACK_MLFLOW_TRACKING_URI", settings.mlflow_tracking_uri)
+    monkeypatch.setenv("CONTRACT_FEEDBACK_ENCODER", settings.encoder)
+    get_settings.cache_clear()
+    with temporary_settings({PREFECT_API_URL: f"{stack.prefect_url}/api"}):
+        yield
+    get_settings.cache_clear()
+
+
+def add_feedback(session: Session, seed: int) -> str:
+    contract = generate_contract(seed)
+    document = Document(
+        filename=contract.filename, media_type="text/plain", sha256=str(seed), size_bytes=1, page_count=1,
+        character_count=len(contract.text), held_out=False, text=contract.text,
+    )  # fmt: skip
+    session.add(document)
+    session.flush()
+    marked = [
+        AnnotationBase(type=span.type, value=contract.text[span.start : span.end], start=span.start, end=span.end)
+        for span in contract.spans
+    ]
+    replace_annotations(session, document, marked)
+    job = add_job(session, JobType.FEEDBACK, [document.id], "tester")
+    session.commit()
+    return job.id
+
+
+def test_run_interrupted_after_training_registers_what_it_trained(
+    session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = "11111111-1111-4111-8111-111111111111"
+    request = LearningRequest(job_id=add_feedback(session, 1))
+    work = feedback.load_annotations.fn(run_id, request)
+    trained = feedback.save_challenger.fn(run_id, work, None, feedback.fine_tune.fn(work, None, Progress()))
+
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", run_id)
+    state = learn_from_feedback(request, return_state=True)
+
+    assert state.is_completed(), state.message
+    session.expire_all()
+    outcome = get_job(session, str(request.job_id)).outcome
+    assert outcome
+    assert (outcome["mlflow_run_id"], outcome["challenger"]["version"]) == (trained.mlflow_run_id, "1")
+    assert len(MlflowClient(settings.mlflow_tracking_uri).search_runs(["1"])) == 1
+
+
+def test_run_with_nothing_marked_and_no_champion_fails_with_the_reason(session: Session) -> None:
+    document = Document(
+        filename="a", media_type="text/plain", sha256="a", size_bytes=1, page_count=1, character_count=5,
+        held_out=False, text="Nada.",
+    )  # fmt: skip
+    session.add(document)
+    session.flush()
+    job = add_job(session, JobType.FEEDBACK, [document.id], "tester")
+    session.commit()
+    state = learn_from_feedback(LearningRequest(job_id=job.id), return_state=True)
+    assert state.is_failed()
+    assert "needs at least one annotation" in str(state.message)
+    session.expire_all()
+    assert get_job(session, job.id).outcome is None
+
+
+def test_run_started_by_hand_becomes_a_job_of_its_own(session: Session) -> None:
+    first = get_job(session, add_feedback(session, 1))
+    learn_from_feedback(LearningRequest(job_id=first.id))
+    session.expire_all()
+    taught = (first.outcome or {})["taught_documents"]
+    learn_from_feedback(LearningRequest(document_ids=taught, triggered_by="ana"))
+    session.expire_all()
+    by_hand = session.connection().exec_driver_sql("SELECT type, triggered_by FROM job ORDER BY created_at").all()
+    assert [tuple(row) for row in by_hand] == [("feedback", "tester"), ("training_run", "ana")]
