@@ -55,8 +55,8 @@ def fine_tune_model(
     `replay` are earlier documents to be kept in mind. Without a champion a new tagger starts on `encoder` (default: the
     packaged one) with `config`. `on_step` is called with the step's number, the last step's and the step's loss.
 
-    Raises ValueError if no annotation marks anything and there is no champion, CollapsedModelError if the result
-    predicts nothing in documents where something is marked.
+    Raises ValueError if nothing is marked and there is no champion, or if there are no words; CollapsedModelError if
+    the result predicts nothing in documents where something is marked.
     """
     started = time.monotonic()
     types = sorted({span.type for document in annotations for span in document.spans})
@@ -72,6 +72,8 @@ def fine_tune_model(
     samples = [sample for document in annotations for sample in _choose_windows(tagger, document, champion, chooser)]
     replayed = [sample for document in replay for sample in _choose_windows(tagger, document, None, chooser)]
     samples += chooser.sample(replayed, min(len(replayed), max(len(samples), 4 * tagger.config.batch_windows)))
+    if not samples:
+        raise ValueError("There are no words in these documents to learn from")
     _start_biases(tagger, samples, known)
     losses = tuple(_optimise(tagger, samples, chooser, on_step))
     _check_alive(tagger, annotations)

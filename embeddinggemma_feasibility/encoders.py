@@ -15,7 +15,7 @@ PACKAGED = "packaged"
 
 @dataclass(frozen=True)
 class Encoder:
-    """A frozen base encoder and its tokenizer; `sha256` is of the weights' file."""
+    """A frozen base encoder and its tokenizer; `sha256` is of its weights' files, one after the other."""
 
     name: str
     sha256: str
@@ -38,7 +38,7 @@ def load_encoder(name: str = PACKAGED) -> Encoder:
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.model_max_length = 10**9
-    return Encoder(name, _sha256(folder / "model.safetensors"), model, tokenizer)
+    return Encoder(name, _sha256(sorted(folder.glob("*.safetensors"))), model, tokenizer)
 
 
 def has_bfloat16() -> bool:
@@ -55,6 +55,10 @@ def _folder(name: str) -> Path:
     return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

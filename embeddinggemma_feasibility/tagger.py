@@ -77,7 +77,7 @@ class Tagger(nn.Module):
         """
         self.eval()
         document = self.encode(text)
-        if not len(document.words):
+        if not len(document.words) or not len(document.pieces):
             return []
         windows, batch = self.windows(document), self.config.batch_windows
         kept = []

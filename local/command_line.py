@@ -4,6 +4,7 @@ import ipaddress
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -59,8 +60,9 @@ def serve(folder: FolderOption = Path(".local"), encoder: EncoderOption = "packa
 
 
 @app.command()
-def demo(folder: FolderOption = Path(".local/demo"), encoder: EncoderOption = "packaged") -> None:
-    """Run everything on this machine and play the loop: extract, correct, feed back, extract the next."""
+def demo(encoder: EncoderOption = "packaged") -> None:
+    """Run everything on this machine, in a new folder, and play the loop: extract, correct, feed back, extract."""
+    folder = Path(".local") / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with run_stack(folder, DEFAULT_PORTS, encoder) as stack:
         improved = play_demo(stack)
         _show(stack)

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
+from embeddinggemma_feasibility.encoders import PACKAGED
 from registry.database import build_engine, migrate, open_session
 from registry.keys import Scope, add_key, find_key
 from registry.settings import Settings
@@ -39,7 +40,7 @@ class Stack:
 
 
 @contextmanager
-def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = "packaged") -> Iterator[Stack]:
+def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = PACKAGED) -> Iterator[Stack]:
     """Run the API, Prefect and MLflow on `ports` with their data in `folder`, until the block ends.
 
     A SIGTERM ends the block as Ctrl-C does. Raises RuntimeError if a port is taken or a process does not come up.
@@ -52,7 +53,7 @@ def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = "packag
         "CONTRACT_FEEDBACK_DATABASE_URL": f"sqlite:///{folder}/contract-feedback.db",
         "CONTRACT_FEEDBACK_DOCUMENT_STORE_URL": str(folder / "documents"),
         "CONTRACT_FEEDBACK_MLFLOW_TRACKING_URI": mlflow_url,
-        "CONTRACT_FEEDBACK_ENCODER": encoder,
+        "CONTRACT_FEEDBACK_ENCODER": str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder,
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": f"{prefect_url}/api",
         "PREFECT_UI_URL": prefect_url,
@@ -64,8 +65,9 @@ def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = "packag
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
     }
+    if encoder == PACKAGED or Path(encoder).is_dir():
+        environment["HF_HUB_OFFLINE"] = "1"
     with ExitStack() as processes:
 
         def start(name: str, *command: str) -> subprocess.Popen[bytes]:

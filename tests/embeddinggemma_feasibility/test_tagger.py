@@ -52,4 +52,4 @@ def test_entity_longer_than_a_window_is_one_entity(tiny_encoder: Encoder) -> Non
 
 
 def test_text_without_words_has_no_entities(tagger: Tagger) -> None:
-    assert tagger.extract(" \n ") == []
+    assert tagger.extract(" \n ") == tagger.extract("\x01") == []
