@@ -14,9 +14,9 @@ import uvicorn
 from api.app import create_app
 from local.demo import play_demo
 from local.processes import DEFAULT_PORTS, Stack, run_stack
-from registry.database import build_engine, migrate, open_session
+from registry.database import migrate_database, open_session
 from registry.keys import Scope, add_key, has_keys
-from registry.settings import Settings, get_settings
+from registry.settings import get_settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -34,7 +34,7 @@ def _configure() -> None:
 def api(host: str = "127.0.0.1", port: int = 8000) -> None:
     """Serve the API; where everything is, CONTRACT_FEEDBACK_… variables say."""
     settings = get_settings()
-    _migrate(settings)
+    migrate_database(settings)
     with open_session(settings) as session:
         if not _is_loopback(host) and not has_keys(session):
             raise typer.BadParameter(f"Make a key before listening on {host}: contract-feedback add-key NAME")
@@ -45,7 +45,7 @@ def api(host: str = "127.0.0.1", port: int = 8000) -> None:
 def add_api_key(name: str, scope: Annotated[list[Scope] | None, typer.Option(help="Default: read")] = None) -> None:
     """Make an API key and show it, this once."""
     settings = get_settings()
-    _migrate(settings)
+    migrate_database(settings)
     with open_session(settings) as session:
         key = add_key(session, name, scope or [Scope.READ])
     typer.echo(key)
@@ -87,12 +87,6 @@ def _wait_for_interrupt() -> None:
         signal.pause()
     except KeyboardInterrupt:
         typer.echo("Stopping …")
-
-
-def _migrate(settings: Settings) -> None:
-    engine = build_engine(settings)
-    migrate(engine)
-    engine.dispose()
 
 
 def _is_loopback(host: str) -> bool:

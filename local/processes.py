@@ -15,7 +15,7 @@ import httpx
 from pydantic import SecretStr
 
 from embeddinggemma_feasibility.encoders import PACKAGED
-from registry.database import build_engine, migrate, open_session
+from registry.database import migrate_database, open_session
 from registry.keys import Scope, add_key, find_key
 from registry.settings import Settings
 
@@ -106,9 +106,7 @@ def _deploy(environment: dict[str, str]) -> None:
 def _local_key(folder: Path, database_url: str) -> str:
     """Return the key kept in the folder for the person at this machine, made with the database."""
     settings = Settings(database_url=SecretStr(database_url))
-    engine = build_engine(settings)
-    migrate(engine)
-    engine.dispose()
+    migrate_database(settings)
     file = folder / "api-key"
     with open_session(settings) as session:
         if file.exists() and find_key(session, file.read_text()):

@@ -46,6 +46,15 @@ def migrate(engine: Engine) -> None:
         command.upgrade(config, "head")
 
 
+def migrate_database(settings: Settings) -> None:
+    """Bring the settings' database to the newest version, for a process that keeps no engine."""
+    engine = build_engine(settings)
+    try:
+        migrate(engine)
+    finally:
+        engine.dispose()
+
+
 def _configure_sqlite(connection: sqlite3.Connection, _: Any) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA foreign_keys=ON")
