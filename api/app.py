@@ -14,6 +14,7 @@ from api.launcher import Relauncher
 from api.prefect_runs import PrefectRuns
 from api.schemas import ErrorResponse
 from api.served_model import ServedModel
+from registry.cache import build_cache
 from registry.database import build_engine, migrate
 from registry.document_store import DocumentStore
 from registry.errors import ContractFeedbackError
@@ -58,7 +59,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         prefect = PrefectRuns(client, settings)
         relauncher = Relauncher(engine, prefect)
         app.state.services = Services(
-            settings, engine, DocumentStore(settings), registry, ServedModel(registry), prefect
+            settings, engine, DocumentStore(settings), build_cache(settings), registry, ServedModel(registry), prefect
         )
         relauncher.start()
         try:

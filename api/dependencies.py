@@ -11,6 +11,7 @@ from sqlmodel import Session
 
 from api.prefect_runs import PrefectRuns
 from api.served_model import ServedModel
+from embeddinggemma_feasibility.representations import RepresentationCache
 from registry.document_store import DocumentStore
 from registry.errors import ForbiddenError, UnauthorizedError
 from registry.keys import Scope, find_key
@@ -25,6 +26,7 @@ class Services:
     settings: Settings
     engine: Engine
     store: DocumentStore
+    cache: RepresentationCache
     models: ModelRegistry
     served: ServedModel
     prefect: PrefectRuns

@@ -103,7 +103,7 @@ def extract_entities(document_id: str, session: SessionDep, services: ServicesDe
     model = services.served.get()
     if model is None:
         return EntitiesResponse(document_id=document_id, model_version=None, entities=[])
-    found = _add_locations(document, model.tagger.extract(document.text), services)
+    found = _add_locations(document, model.tagger.extract(document.text, services.cache), services)
     return EntitiesResponse(document_id=document_id, model_version=model.version, entities=found)
 
 

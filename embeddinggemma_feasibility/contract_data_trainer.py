@@ -2,17 +2,22 @@
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.optim import AdamW, Optimizer, SparseAdam
+from torch.optim.lr_scheduler import LinearLR
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
 from embeddinggemma_feasibility.encoders import Encoder, load_encoder
+from embeddinggemma_feasibility.representations import Representation, RepresentationCache
 from embeddinggemma_feasibility.span_crf import TAGS, forbid_orphans, negative_log_likelihood
-from embeddinggemma_feasibility.tagger import Tagger
+from embeddinggemma_feasibility.tagger import Tagger, mean_sentences, normalise_layer
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from embeddinggemma_feasibility.windows import EncodedDocument, Window, tag_words, words_between
 
@@ -23,23 +28,30 @@ class CollapsedModelError(RuntimeError):
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A challenger and how it came about: `losses` holds the mean loss a window, in nats, of each optimiser step."""
+    """A challenger and how it came about: `losses` holds the mean loss a sample, in nats, of each optimiser step."""
 
     tagger: Tagger
     losses: tuple[float, ...]
-    window_count: int
+    sample_count: int
     seconds: float
 
 
 @dataclass(frozen=True, eq=False)
-class _Sample:
-    """One window to learn: `words` of its document, their `tags` (words, types), `reviewed` (types,) as 0 or 1."""
+class _Document:
+    """A document to learn from, as the tagger represents it: `tags` (words, types), `reviewed` (types,) as 0 or 1."""
 
-    document: EncodedDocument
-    window: Window
-    words: slice
+    data: AnnotationData
+    representation: Representation
     tags: Tensor
     reviewed: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """Neighbouring words of a document, learned together."""
+
+    document: _Document
+    words: slice
 
 
 def fine_tune_model(
@@ -48,6 +60,7 @@ def fine_tune_model(
     replay: Sequence[AnnotationData] = (),
     encoder: Encoder | None = None,
     config: TrainingConfig | None = None,
+    cache: RepresentationCache | None = None,
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> FineTuning:
     """Return a challenger that has learned `annotations`, starting from the champion, which stays as it is.
@@ -55,121 +68,203 @@ def fine_tune_model(
     `replay` are earlier documents to be kept in mind. Without a champion a new tagger starts on `encoder` (default: the
     packaged one) with `config`. `on_step` is called with the step's number, the last step's and the step's loss.
 
+    The head learns each time, on representations that the encoder has made once. The adapter has its turn when the
+    number of documents learned has doubled, since the encoder must then read all documents again.
+
     Raises ValueError if nothing is marked and there is no champion, or if there are no words; CollapsedModelError if
     the result predicts nothing in documents where something is marked.
     """
     started = time.monotonic()
-    types = sorted({span.type for document in annotations for span in document.spans})
+    types = sorted({span.type for document in [*annotations, *replay] for span in document.spans})
     if champion is None and not types:
         raise ValueError("Nothing is marked in these documents: a first model needs at least one annotation")
     if champion is None:
         tagger = Tagger(encoder or load_encoder(), types, config or TrainingConfig())
     else:
         tagger = champion.copy_with_types(types)
-    known = 0 if champion is None else len(champion.types)
+    chooser = random.Random(tagger.config.seed)  # noqa: S311  (the order of samples is no secret)
+    tagger.usual_types = _list_usual_types([*annotations, *replay], tagger.types)
+    losses: list[float] = []
+    if _is_adapters_turn(tagger, len(annotations)):
+        losses += _train_adapter(tagger, [*annotations, *replay], chooser)
+    tagger.documents_learned += len(annotations)
 
-    chooser = random.Random(tagger.config.seed)  # noqa: S311  (the order of windows is no secret)
-    samples = [sample for document in annotations for sample in _choose_windows(tagger, document, champion, chooser)]
-    replayed = [sample for document in replay for sample in _choose_windows(tagger, document, None, chooser)]
-    samples += chooser.sample(replayed, min(len(replayed), max(len(samples), 4 * tagger.config.batch_windows)))
+    taught = [_represent(tagger, data, cache) for data in annotations]
+    samples = [sample for document in taught for sample in _choose_samples(tagger, document, champion, chooser)]
+    replayed = [_represent(tagger, data, cache) for data in replay]
+    earlier = [sample for document in replayed for sample in _choose_samples(tagger, document, None, chooser)]
+    samples += chooser.sample(earlier, min(len(earlier), tagger.config.replay_samples))
     if not samples:
         raise ValueError("There are no words in these documents to learn from")
-    _start_biases(tagger, samples, known)
-    losses = tuple(_optimise(tagger, samples, chooser, on_step))
-    _check_alive(tagger, annotations)
-    return FineTuning(tagger, losses, len(samples), time.monotonic() - started)
+    _start_biases(tagger, samples, 0 if champion is None else len(champion.types))
+    losses += _train_head(tagger, samples, chooser, on_step)
+    _check_alive(tagger, taught)
+    return FineTuning(tagger, tuple(losses), len(samples), time.monotonic() - started)
 
 
-def _choose_windows(
-    tagger: Tagger, data: AnnotationData, champion: Tagger | None, chooser: random.Random
+def _represent(tagger: Tagger, data: AnnotationData, cache: RepresentationCache | None) -> _Document:
+    representation = tagger.represent(data.text, cache)
+    tags = torch.from_numpy(tag_words(representation.words.numpy(), data.spans, tagger.types))
+    return _Document(data, representation, tags, _reviewed(tagger, data))
+
+
+def _reviewed(tagger: Tagger, data: AnnotationData) -> Tensor:
+    return torch.tensor([float(data.is_reviewed(name)) for name in tagger.types])
+
+
+def _list_usual_types(documents: Sequence[AnnotationData], types: Sequence[str]) -> frozenset[str]:
+    """Return the types that at least half of the documents reviewed for them have."""
+    reviewed = Counter(name for data in documents for name in types if data.is_reviewed(name))
+    marked = Counter(name for data in documents for name in {span.type for span in data.spans})
+    return frozenset(name for name in types if marked[name] and 2 * marked[name] >= reviewed[name])
+
+
+def _choose_samples(
+    tagger: Tagger, document: _Document, champion: Tagger | None, chooser: random.Random
 ) -> list[_Sample]:
-    """Return every window with an entity or an error of the champion's, and for each some with neither."""
-    document = tagger.encode(data.text)
-    tags = torch.from_numpy(tag_words(document, data.spans, tagger.types))
-    reviewed = torch.tensor([float(data.is_reviewed(name)) for name in tagger.types])
-    predicted = champion.extract(data.text) if champion else []
+    """Return every sample with an entity or an error of the champion's, and for each some with neither."""
+    size, count = tagger.config.sample_words, len(document.tags)
+    predicted = champion.extract_from(document.data.text, document.representation) if champion else []
     telling: list[_Sample] = []
     empty: list[_Sample] = []
-    for window in tagger.windows(document):
-        words = words_between(document, window.start, window.end)
-        if words.start == words.stop:
-            continue
-        sample = _Sample(document, window, words, tags[words], reviewed)
-        is_telling = bool(sample.tags.any()) or _has_entity(document, words, predicted)
-        (telling if is_telling else empty).append(sample)
-    wanted = max(1, round(tagger.config.empty_windows * len(telling)))
+    for first in range(0, count, size):
+        words = slice(first, min(first + size, count))
+        is_telling = bool(document.tags[words].any()) or _has_entity(document.representation, words, predicted)
+        (telling if is_telling else empty).append(_Sample(document, words))
+    wanted = max(1, round(tagger.config.empty_samples * len(telling)))
     return telling + chooser.sample(empty, min(len(empty), wanted))
 
 
-def _has_entity(document: EncodedDocument, words: slice, entities: Sequence[Entity]) -> bool:
-    start, end = document.words[words.start, 0], document.words[words.stop - 1, 1]
+def _has_entity(representation: Representation, words: slice, entities: Sequence[Entity]) -> bool:
+    start, end = int(representation.words[words.start, 0]), int(representation.words[words.stop - 1, 1])
     return any(entity.start < end and entity.end > start for entity in entities)
 
 
 def _start_biases(tagger: Tagger, samples: Sequence[_Sample], known: int) -> None:
     """Set the biases of the types from `known` on to the logarithms of their tags' frequencies."""
-    tags = torch.cat([sample.tags for sample in samples])
+    tags = torch.cat([sample.document.tags[sample.words] for sample in samples])
     counts = torch.stack([(tags == tag).sum(0) + 1 for tag in range(TAGS)], dim=-1)
     log_frequencies = (counts / counts.sum(-1, keepdim=True)).log()
     with torch.no_grad():
         tagger.bias[known * TAGS :] = log_frequencies[known:].flatten()
 
 
-def _optimise(
+def _train_head(
     tagger: Tagger, samples: Sequence[_Sample], chooser: random.Random, on_step: Callable[[int, int, float], None]
 ) -> Iterator[float]:
+    """Train all but the adapter; yield each step's loss."""
     config = tagger.config
-    adapter = [parameter for parameter in tagger.adapted.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": adapter, "lr": config.adapter_learning_rate},
-            {"params": [tagger.head], "lr": config.head_learning_rate},
-            {"params": [tagger.lexical, tagger.bias, tagger.transitions], "lr": config.lexical_learning_rate},
-        ],
-        weight_decay=0.0,
-    )
-    decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, config.max_steps)
+    lexical_rate = config.lexical_learning_rate
+    dense: list[dict[str, Any]] = [
+        {"params": [tagger.head], "lr": config.head_learning_rate},
+        {"params": [tagger.bias, tagger.transitions], "lr": lexical_rate},
+    ]
+    optimisers = [AdamW(dense, weight_decay=0.0), SparseAdam([tagger.lexical], lr=lexical_rate)]
+    decays = [LinearLR(optimiser, 1.0, 0.05, config.head_steps) for optimiser in optimisers]
     tagger.train()
-    tagger.adapted.eval()  # its own dropout trebles a step's time; the head has dropout of its own
     epoch: list[float] = []
     queue: list[_Sample] = []
-    for step in range(1, config.max_steps + 1):
+    for step in range(1, config.head_steps + 1):
         if not queue:
             if epoch and sum(epoch) / len(epoch) < config.enough_loss:
                 break
             epoch, queue = [], chooser.sample(samples, len(samples))
-        batch, queue = queue[: config.batch_windows], queue[config.batch_windows :]
-        loss = _loss(tagger, batch)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        decay.step()
+        batch, queue = queue[: config.batch_samples], queue[config.batch_samples :]
+        hidden = [sample.document.representation.hidden(sample.words) for sample in batch]
+        features = [sample.document.representation.features[sample.words] for sample in batch]
+        tags = [sample.document.tags[sample.words] for sample in batch]
+        loss = _loss(tagger, hidden, features, tags, [sample.document.reviewed for sample in batch])
+        _step(optimisers, loss)
+        for decay in decays:
+            decay.step()
         epoch.append(loss.item())
-        on_step(step, config.max_steps, epoch[-1])
+        on_step(step, config.head_steps, epoch[-1])
         yield epoch[-1]
     tagger.eval()
 
 
-def _loss(tagger: Tagger, batch: Sequence[_Sample]) -> Tensor:
-    states = tagger.hidden_states([sample.document for sample in batch], [sample.window for sample in batch])
-    hidden = [
-        row[sample.document.piece_of_word[sample.words] - sample.window.start]
-        for row, sample in zip(states, batch, strict=True)
-    ]
-    features = [torch.from_numpy(sample.document.features[sample.words]) for sample in batch]
+def _loss(
+    tagger: Tagger,
+    hidden: Sequence[Tensor],
+    features: Sequence[Tensor],
+    tags: Sequence[Tensor],
+    reviewed: Sequence[Tensor],
+) -> Tensor:
+    """Return the mean over samples of the sum over reviewed types of the negative log-likelihood."""
     lengths = [len(rows) for rows in hidden]
-    emissions = pad_sequence(
-        list(torch.split(tagger.emissions(torch.cat(hidden), torch.cat(features)), lengths)), batch_first=True
-    )
-    tags = pad_sequence([sample.tags for sample in batch], batch_first=True)
+    emissions = tagger.emissions(torch.cat(list(hidden)), torch.cat(list(features)))
+    padded = pad_sequence(list(torch.split(emissions, lengths)), batch_first=True)
+    padded_tags = pad_sequence(list(tags), batch_first=True)
     transitions = forbid_orphans(tagger.transitions)
-    losses = negative_log_likelihood(emissions, transitions, tags, torch.tensor(lengths))
-    return (losses * torch.stack([sample.reviewed for sample in batch])).sum() / len(batch)
+    losses = negative_log_likelihood(padded, transitions, padded_tags, torch.tensor(lengths))
+    return (losses * torch.stack(list(reviewed))).sum() / len(lengths)
 
 
-def _check_alive(tagger: Tagger, annotations: Sequence[AnnotationData]) -> None:
-    marked = [document for document in annotations if document.spans]
-    if marked and not any(tagger.extract(document.text) for document in marked):
+def _step(optimisers: Sequence[Optimizer], loss: Tensor) -> None:
+    for optimiser in optimisers:
+        optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    for optimiser in optimisers:
+        optimiser.step()
+
+
+def _is_adapters_turn(tagger: Tagger, new_documents: int) -> bool:
+    first, before = tagger.config.first_adaptation, tagger.documents_learned
+    return (before // first).bit_length() != ((before + new_documents) // first).bit_length()
+
+
+def _train_adapter(tagger: Tagger, documents: Sequence[AnnotationData], chooser: random.Random) -> Iterator[float]:
+    """Train the adapter under the head as it is, on the encoder's windows with an entity; yield each step's loss."""
+    config = tagger.config
+    lessons = [lesson for data in documents for lesson in _list_telling_windows(tagger, data)]
+    adapter = [parameter for parameter in tagger.adapted.parameters() if parameter.requires_grad]
+    optimiser = AdamW(adapter, lr=config.adapter_learning_rate, weight_decay=0.0)
+    tagger.train()
+    tagger.adapted.eval()  # its own dropout trebles a step's time; the head has dropout of its own
+    for _ in range(config.adapter_steps):
+        batch = chooser.sample(lessons, min(len(lessons), config.adapter_batch_windows))
+        loss = _adapter_loss(tagger, batch)
+        _step([optimiser], loss)
+        yield loss.item()
+    tagger.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """A window of the encoder, the words kept from it, their `tags` (words, types) and which types count."""
+
+    document: EncodedDocument
+    window: Window
+    words: slice
+    tags: Tensor
+    reviewed: Tensor
+
+
+def _list_telling_windows(tagger: Tagger, data: AnnotationData) -> Iterator[_Lesson]:
+    document, reviewed = tagger.encode(data.text), _reviewed(tagger, data)
+    tags = torch.from_numpy(tag_words(document.words, data.spans, tagger.types))
+    for window in tagger.windows(document):
+        words = words_between(document, window.keep_start, window.keep_end)
+        if tags[words].any():
+            yield _Lesson(document, window, words, tags[words], reviewed)
+
+
+def _adapter_loss(tagger: Tagger, batch: Sequence[_Lesson]) -> Tensor:
+    states = tagger.encode_windows(
+        [lesson.document for lesson in batch], [lesson.window for lesson in batch], [lesson.words for lesson in batch]
+    )
+    hidden = []
+    for lesson, (tokens, last) in zip(batch, states, strict=True):
+        sentences = torch.from_numpy(lesson.document.sentences[lesson.words])
+        sentences = sentences - sentences[0]
+        hidden.append(torch.cat([normalise_layer(tokens), mean_sentences(last, sentences)[sentences]], dim=1))
+    features = [torch.from_numpy(lesson.document.features[lesson.words]) for lesson in batch]
+    return _loss(tagger, hidden, features, [lesson.tags for lesson in batch], [lesson.reviewed for lesson in batch])
+
+
+def _check_alive(tagger: Tagger, taught: Sequence[_Document]) -> None:
+    marked = [document for document in taught if document.data.spans]
+    if marked and not any(tagger.extract_from(document.data.text, document.representation) for document in marked):
         raise CollapsedModelError(
             f"The fine-tuned model finds nothing in {len(marked)} documents where reviewers marked entities. "
             "It is not registered; the champion stays."

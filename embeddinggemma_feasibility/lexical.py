@@ -1,4 +1,4 @@
-"""Words and what an encoder throws away about them: case, shape, digits, neighbours, place in the document."""
+"""Words, sentences, and what encoders throw away about words: case, shape, digits, neighbours, line breaks, place."""
 
 import re
 import zlib
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
+_SENTENCE_END = re.compile(r"\n\s*\n\s*|;\s+|\.\s+(?=[^\W\d_a-zà-ÿ])")
 _NEIGHBOURS = (-2, -1, 1, 2)
 _PLACES = (20, 60, 200, 600, 2000)
 
@@ -17,6 +18,16 @@ IntArray = NDArray[np.int64]
 def split_words(text: str) -> IntArray:
     """Return the words' offsets, shape (words, 2): runs of letters, runs of digits, single marks."""
     return np.array([match.span() for match in _WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)
+
+
+def split_sentences(text: str, words: IntArray) -> IntArray:
+    """Return each word's sentence, shape (words,), counted from 0.
+
+    A sentence ends at a blank line, a semicolon, or a full stop before a capital.
+    """
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    _, sentences = np.unique(np.searchsorted(ends, words[:, 0], side="right"), return_inverse=True)
+    return sentences.astype(np.int64)
 
 
 def hash_features(text: str, words: IntArray, buckets: int) -> IntArray:
@@ -40,6 +51,13 @@ def hash_features(text: str, words: IntArray, buckets: int) -> IntArray:
         _mix(_shifted(lower, -2) * _ODD + before, 15),
         _mix(after * _ODD + _shifted(lower, 2), 16),
     ]
+    before_break, after_break = _line_breaks(text, words)
+    columns += [
+        _mix(before_break * _ODD + after_break, 31),
+        _mix(before_break * _ODD + shape, 32),
+        _mix(after_break * _ODD + shape, 33),
+        _mix(before_break * _ODD + lower, 34),
+    ]
     place = _place(len(words))
     columns += [_mix(place, 21), _mix(place * _ODD + shape, 22)]
     return (np.stack(columns, axis=1) >> np.uint64(20)).astype(np.int64) % buckets
@@ -60,6 +78,14 @@ def _shifted(values: NDArray[np.uint64], distance: int) -> NDArray[np.uint64]:
     else:
         shifted[:-distance] = values[distance:]
     return shifted
+
+
+def _line_breaks(text: str, words: IntArray) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return what stands before and after each word: nothing, a space, one line break, several, the text's end."""
+    gaps = [text[end:start] for end, start in zip(words[:-1, 1], words[1:, 0], strict=True)]
+    inner = [min(2, gap.count("\n")) + 1 if gap else 0 for gap in gaps]
+    kinds = np.array([4, *inner, 4], dtype=np.uint64)
+    return kinds[:-1], kinds[1:]
 
 
 def _place(count: int) -> NDArray[np.uint64]:

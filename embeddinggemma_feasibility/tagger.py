@@ -1,6 +1,7 @@
 """The model: a frozen encoder with a LoRA adapter, lexical features beside it, a CRF for each type on top."""
 
 import copy
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,30 +11,39 @@ import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import dropout, embedding_bag, pad
+from torch.nn.functional import embedding_bag, layer_norm, pad
 from torch.nn.utils.rnn import pad_sequence
 
 from embeddinggemma_feasibility.annotation_data import Entity
 from embeddinggemma_feasibility.encoders import Encoder, has_bfloat16, load_encoder
-from embeddinggemma_feasibility.span_crf import TAGS, decode, forbid_orphans
+from embeddinggemma_feasibility.representations import Representation, RepresentationCache
+from embeddinggemma_feasibility.span_crf import OUTSIDE, TAGS, forbid_orphans, rank_spans
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from embeddinggemma_feasibility.windows import EncodedDocument, Window, encode_document, split_windows, words_between
+
+_BATCH_WINDOWS = 16
 
 
 class Tagger(nn.Module):
     """Finds the spans of `types` in a text.
 
-    A word's tag scores are the sum of a linear head on the adapted encoder's output at its first piece and of the rows
-    of its lexical features (case, shape, digits, neighbours, place) in a hashed table, which the encoder does not see.
+    A word's tag scores are the sum of a linear head, on the encoder's middle layer at the word's first piece and on the
+    mean of its adapted last layer over the word's sentence, and of the rows of the word's lexical features (case,
+    shape, digits, neighbours, line breaks, place) in a hashed table.
+
+    `usual_types` are those that most documents have; `documents_learned` counts the documents it was ever taught.
     """
 
     def __init__(self, encoder: Encoder, types: Sequence[str], config: TrainingConfig) -> None:
         super().__init__()
         self.encoder, self.config, self.types = encoder, config, tuple(types)
+        self.usual_types: frozenset[str] = frozenset()
+        self.documents_learned = 0
+        self._adapted_layers = max(1, round(config.adapted_share * encoder.model.config.num_hidden_layers))
         torch.manual_seed(config.seed)
-        self.adapted = _adapt(encoder, config)
+        self.adapted = _adapt(encoder, config, self._adapted_layers)
         hidden, outputs = encoder.model.config.hidden_size, len(self.types) * TAGS
-        self.head = nn.Parameter(torch.zeros(hidden, outputs))
+        self.head = nn.Parameter(torch.zeros(2 * hidden, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.lexical = nn.Parameter(torch.zeros(config.lexical_buckets, outputs))
         self.transitions = nn.Parameter(torch.zeros(len(self.types), TAGS, TAGS))
@@ -46,8 +56,10 @@ class Tagger(nn.Module):
         """Return the document's overlapping windows, in order."""
         return split_windows(len(document.pieces), self.config.window_pieces, self.config.window_overlap)
 
-    def hidden_states(self, documents: Sequence[EncodedDocument], windows: Sequence[Window]) -> Tensor:
-        """Return the adapted encoder's output for the pieces of each document's window: (windows, pieces, hidden)."""
+    def encode_windows(
+        self, documents: Sequence[EncodedDocument], windows: Sequence[Window], words: Sequence[slice]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return the middle and the last layer's output for `words` of each document's window, each (words, hidden)."""
         before, after = self.encoder.special_pieces
         rows = [
             torch.tensor([*before, *document.pieces[window.start : window.end], *after])
@@ -57,40 +69,84 @@ class Tagger(nn.Module):
         pieces = pad_sequence(rows, batch_first=True)
         mask = (torch.arange(pieces.shape[1]) < lengths[:, None]).long()
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
-            output = self.adapted(input_ids=pieces, attention_mask=mask).last_hidden_state
-        states: Tensor = output[:, len(before) :].float()
+            output = self.adapted(input_ids=pieces, attention_mask=mask, output_hidden_states=True)
+        layers = output.hidden_states[-1 - self._adapted_layers], output.last_hidden_state
+        states = []
+        for row, (document, window, some) in enumerate(zip(documents, windows, words, strict=True)):
+            wanted = torch.from_numpy(document.piece_of_word[some] - window.start + len(before))
+            states.append((layers[0][row, wanted].float(), layers[1][row, wanted].float()))
         return states
 
-    def emissions(self, hidden: Tensor, features: Tensor) -> Tensor:
-        """Return tag scores (words, types, 3) from `hidden` (words, hidden) and `features` (words, features)."""
-        hidden = nn.functional.layer_norm(hidden, hidden.shape[-1:])
-        hidden = dropout(hidden, self.config.head_dropout, self.training)
-        kept = dropout(torch.ones(features.shape), self.config.lexical_dropout, self.training)
-        lexical = embedding_bag(features, self.lexical, mode="sum", per_sample_weights=kept)
-        return (hidden @ self.head + self.bias + lexical).reshape(-1, len(self.types), TAGS)
+    def represent(self, text: str, cache: RepresentationCache | None = None) -> Representation:
+        """Return the text as the head sees it, from `cache` where it is there."""
+        if cache is None:
+            return self._represent(text)
+        return cache.get(f"{self.adapter_sha256()} {text}", lambda: self._represent(text))
+
+    def adapter_sha256(self) -> str:
+        """Return the hash of all that a representation depends on, besides the text."""
+        config = self.config
+        digest = hashlib.sha256(f"{self.encoder.sha256} {config.model_dump_json()}".encode())
+        for name, tensor in sorted(get_peft_model_state_dict(self.adapted).items()):
+            digest.update(name.encode() + tensor.detach().numpy().tobytes())
+        return digest.hexdigest()
 
     @torch.inference_mode()
-    def extract(self, text: str) -> list[Entity]:
-        """Return the text's entities in reading order.
-
-        The windows' scores are joined before the one decoding of the whole text, so no entity is lost at a seam.
-        """
+    def _represent(self, text: str) -> Representation:
         self.eval()
         document = self.encode(text)
         if not len(document.words) or not len(document.pieces):
-            return []
-        windows, batch = self.windows(document), self.config.batch_windows
-        kept = []
-        for first in range(0, len(windows), batch):
-            some = windows[first : first + batch]
-            for window, states in zip(some, self.hidden_states([document] * len(some), some), strict=True):
-                words = words_between(document, window.keep_start, window.keep_end)
-                kept.append(states[document.piece_of_word[words] - window.start])
-        scores = self.emissions(torch.cat(kept), torch.from_numpy(document.features))
-        entities = []
-        for type_index, first_word, last_word, confidence in decode(scores, forbid_orphans(self.transitions)):
-            start, end = int(document.words[first_word, 0]), int(document.words[last_word, 1])
-            entities.append(Entity(self.types[type_index], text[start:end], start, end, confidence))
+            none = torch.zeros(0, self.encoder.model.config.hidden_size).half()
+            empty = torch.zeros(0, 2, dtype=torch.int32)
+            return Representation(empty, empty, none, none, empty[:, 0])
+        windows = self.windows(document)
+        kept = [words_between(document, window.keep_start, window.keep_end) for window in windows]
+        states = []
+        for first in range(0, len(windows), _BATCH_WINDOWS):
+            some = slice(first, first + _BATCH_WINDOWS)
+            states += self.encode_windows([document] * len(windows[some]), windows[some], kept[some])
+        tokens, last = (torch.cat(layer) for layer in zip(*states, strict=True))
+        sentence_of_word = torch.from_numpy(document.sentences)
+        return Representation(
+            torch.from_numpy(document.words).int(),
+            torch.from_numpy(document.features).int(),
+            normalise_layer(tokens).half(),
+            mean_sentences(last, sentence_of_word).half(),
+            sentence_of_word.int(),
+        )
+
+    def emissions(self, hidden: Tensor, features: Tensor) -> Tensor:
+        """Return tag scores (words, types, 3) from `hidden` (words, 2 hidden) and `features` (words, features)."""
+        kept = None
+        if self.training:
+            hidden = hidden * _mask(hidden.shape, self.config.head_dropout)
+            kept = _mask(features.shape, self.config.lexical_dropout)
+        lexical = embedding_bag(features, self.lexical, mode="sum", sparse=True, per_sample_weights=kept)
+        return (hidden @ self.head + self.bias + lexical).reshape(-1, len(self.types), TAGS)
+
+    def extract(self, text: str, cache: RepresentationCache | None = None) -> list[Entity]:
+        """Return the text's entities in reading order.
+
+        The windows are joined before the one decoding of the whole text, so no entity is lost at a seam. An entity is
+        found if it is likely enough, for which the likeliest of a usual type need be less likely.
+        """
+        return self.extract_from(text, self.represent(text, cache))
+
+    @torch.inference_mode()
+    def extract_from(self, text: str, representation: Representation) -> list[Entity]:
+        """Return the entities of a text that was represented already."""
+        self.eval()
+        scores = self.emissions(representation.hidden(slice(None)), representation.features)
+        scores[..., OUTSIDE] -= self.config.outside_penalty
+        entities: list[Entity] = []
+        for type_index, first_word, last_word, confidence in rank_spans(scores, forbid_orphans(self.transitions)):
+            name = self.types[type_index]
+            least = self.config.least_confidence
+            if name in self.usual_types and all(entity.type != name for entity in entities):
+                least = self.config.least_usual_confidence
+            if confidence >= least:
+                start, end = int(representation.words[first_word, 0]), int(representation.words[last_word, 1])
+                entities.append(Entity(name, text[start:end], start, end, confidence))
         return sorted(entities, key=lambda entity: (entity.start, -entity.end, entity.type))
 
     def copy_with_types(self, types: Sequence[str]) -> "Tagger":
@@ -102,6 +158,7 @@ class Tagger(nn.Module):
             state[name] = pad(state[name], (0, added * TAGS))
         state["transitions"] = pad(state["transitions"], (0, 0, 0, 0, 0, added))
         grown._set_weights(state)
+        grown.usual_types, grown.documents_learned = self.usual_types, self.documents_learned
         return grown
 
     def save(self, folder: Path) -> None:
@@ -116,6 +173,8 @@ class Tagger(nn.Module):
             "encoder": self.encoder.name,
             "encoder_sha256": self.encoder.sha256,
             "types": self.types,
+            "usual_types": sorted(self.usual_types),
+            "documents_learned": self.documents_learned,
             "config": self.config.model_dump(),
         }
         (folder / "tagger.json").write_text(json.dumps(description, indent=2, ensure_ascii=False))
@@ -131,6 +190,8 @@ class Tagger(nn.Module):
         if encoder.sha256 != description["encoder_sha256"]:
             raise ValueError(f"The model needs the encoder {description['encoder_sha256']}, not {encoder.sha256}")
         tagger = cls(encoder, description["types"], TrainingConfig(**description["config"]))
+        tagger.usual_types = frozenset(description["usual_types"])
+        tagger.documents_learned = description["documents_learned"]
         state = load_file(folder / "tagger.safetensors")
         lexical = torch.zeros_like(tagger.lexical)
         lexical[state.pop("lexical_rows").long()] = state["lexical"]
@@ -149,7 +210,23 @@ class Tagger(nn.Module):
         set_peft_model_state_dict(self.adapted, adapter)
 
 
-def _adapt(encoder: Encoder, config: TrainingConfig) -> nn.Module:
+def normalise_layer(states: Tensor) -> Tensor:
+    """Return each vector with mean 0 and variance 1: layers differ widely in scale."""
+    return layer_norm(states, states.shape[-1:])
+
+
+def mean_sentences(states: Tensor, sentence_of_word: Tensor) -> Tensor:
+    """Return the normalised mean of `states` (words, hidden) over each sentence, shape (sentences, hidden)."""
+    counts = torch.bincount(sentence_of_word)
+    sums = states.new_zeros(len(counts), states.shape[1]).index_add(0, sentence_of_word, states)
+    return normalise_layer(sums / counts[:, None])
+
+
+def _mask(shape: Sequence[int], dropped: float) -> Tensor:
+    return (torch.rand(*shape) >= dropped).float() / (1 - dropped)
+
+
+def _adapt(encoder: Encoder, config: TrainingConfig, adapted_layers: int) -> nn.Module:
     """Return the encoder with LoRA (Hu et al., 2021) on all linear maps of its last layers, its weights shared."""
     shared = {id(parameter): parameter for parameter in encoder.model.parameters()}
     model = copy.deepcopy(encoder.model, shared)
@@ -160,7 +237,7 @@ def _adapt(encoder: Encoder, config: TrainingConfig) -> nn.Module:
     )
     targets = [
         f"{layers_name}.{index}.{name}"
-        for index in range(max(0, len(layers) - config.lora_layers), len(layers))
+        for index in range(len(layers) - adapted_layers, len(layers))
         for name, module in layers[index].named_modules()
         if isinstance(module, nn.Linear)
     ]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from embeddinggemma_feasibility.annotation_data import Span
-from embeddinggemma_feasibility.lexical import hash_features, split_words
+from embeddinggemma_feasibility.lexical import hash_features, split_sentences, split_words
 from embeddinggemma_feasibility.span_crf import BEGIN, INSIDE
 
 IntArray = NDArray[np.int64]
@@ -18,12 +18,13 @@ IntArray = NDArray[np.int64]
 class EncodedDocument:
     """A tokenized text.
 
-    `words` (words, 2) character offsets; `features` (words, features) hashed; `pieces` (pieces,) the encoder's ids;
-    `piece_of_word` (words,) the index of each word's first piece, never falling.
+    `words` (words, 2) character offsets; `sentences` (words,) the index of each word's sentence; `features` (words,
+    features) hashed; `pieces` (pieces,) the encoder's ids; `piece_of_word` (words,) the index of each word's first
+    piece, never falling.
     """
 
-    text: str
     words: IntArray
+    sentences: IntArray
     features: IntArray
     pieces: IntArray
     piece_of_word: IntArray
@@ -47,7 +48,8 @@ def encode_document(text: str, tokenizer: PreTrainedTokenizerBase, buckets: int)
     piece_ends = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)[:, 1]
     aligned = np.searchsorted(np.maximum.accumulate(piece_ends), words[:, 0], side="right")
     piece_of_word = np.minimum(aligned, max(len(pieces) - 1, 0))
-    return EncodedDocument(text, words, hash_features(text, words, buckets), pieces, piece_of_word)
+    features = hash_features(text, words, buckets)
+    return EncodedDocument(words, split_sentences(text, words), features, pieces, piece_of_word)
 
 
 def split_windows(piece_count: int, size: int, overlap: int) -> list[Window]:
@@ -68,17 +70,17 @@ def words_between(document: EncodedDocument, start: int, end: int) -> slice:
     return slice(int(first), int(stop))
 
 
-def tag_words(document: EncodedDocument, spans: Iterable[Span], types: tuple[str, ...]) -> IntArray:
+def tag_words(words: IntArray, spans: Iterable[Span], types: tuple[str, ...]) -> IntArray:
     """Return the gold tags, shape (words, types).
 
     A span takes every word it touches. Of overlapping spans of one type the one that starts first, then the longest,
     is kept: a chain can hold only one of them.
     """
-    tags = np.zeros((len(document.words), len(types)), dtype=np.int64)
+    tags = np.zeros((len(words), len(types)), dtype=np.int64)
     column = {name: index for index, name in enumerate(types)}
     for span in sorted(spans, key=lambda span: (span.start, -span.end)):
-        first = int(np.searchsorted(document.words[:, 1], span.start, side="right"))
-        stop = int(np.searchsorted(document.words[:, 0], span.end, side="left"))
+        first = int(np.searchsorted(words[:, 1], span.start, side="right"))
+        stop = int(np.searchsorted(words[:, 0], span.end, side="left"))
         of_type = tags[first:stop, column[span.type]]
         if len(of_type) and not of_type.any():
             of_type[0] = BEGIN

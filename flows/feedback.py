@@ -22,11 +22,14 @@ from flows.progress import Progress
 from flows.report import publish_report
 from registry import jobs
 from registry.annotations import get_latest_annotations
+from registry.cache import build_cache
 from registry.database import open_session
 from registry.errors import ContractFeedbackError, UnavailableError
 from registry.models import ModelRegistry
 from registry.outcome import Outcome
 from registry.settings import get_settings
+
+MEASURING_DOCUMENTS = 10  # with both models in each run: no more, so that the time of a run does not grow
 
 
 class LearningRequest(BaseModel):
@@ -39,7 +42,10 @@ class LearningRequest(BaseModel):
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has claimed, and the documents that go with it."""
+    """What a run has claimed, and the documents that go with it, of which there are never more than so many.
+
+    `held_out` are the newest to measure by; while those are few, the corrections of the `corrected` are, too.
+    """
 
     job_ids: list[str]
     taught: list[AnnotationData]
@@ -116,20 +122,20 @@ def load_annotations(flow_run_id: str, request: LearningRequest) -> Work:
         if request.document_ids and (job_id is None or jobs.is_rerun_by_hand(session, job_id, flow_run_id)):
             job_id = jobs.add_manual_run(session, request.document_ids, request.triggered_by, flow_run_id)
         claimed = [job.id for job in jobs.claim_jobs(session, flow_run_id, job_id)]
-        documents = jobs.list_job_documents(session, claimed)
-        held_out = jobs.list_held_out_documents(session)
-        taught = [document_id for document_id in documents if document_id not in held_out]
+        taught = jobs.list_job_documents(session, claimed, held_out=False)
+        held_out = jobs.list_held_out_documents(session, MEASURING_DOCUMENTS)
         replay = jobs.choose_replay_documents(session, taught, TrainingConfig().replay_documents)
-        corrections = jobs.list_corrections(session)
-        corrected = {document_id for document_id, _, _ in corrections} - set(taught)
+        corrected: Sequence[str] = []
+        if len(held_out) < ENOUGH_HELD_OUT:
+            corrected = jobs.list_corrected_documents(session, taught, MEASURING_DOCUMENTS - len(held_out))
         return Work(
             job_ids=claimed,
             taught=get_latest_annotations(session, taught),
-            measured=[document_id for document_id in documents if document_id in held_out],
+            measured=list(jobs.list_job_documents(session, claimed, held_out=True)),
             replay=get_latest_annotations(session, replay),
             held_out=get_latest_annotations(session, held_out),
-            corrected=get_latest_annotations(session, sorted(corrected)),
-            corrections=corrections,
+            corrected=get_latest_annotations(session, corrected),
+            corrections=jobs.list_corrections(session, [*taught, *corrected]),
         )
 
 
@@ -150,6 +156,7 @@ def fine_tune(work: Work, champion: Model | None, progress: Progress) -> FineTun
         champion.tagger if champion else None,
         work.replay,
         load_encoder(get_settings().encoder),
+        cache=build_cache(get_settings()),
         on_step=lambda step, steps, loss: progress.reach(5 + 50 * step / steps),
     )
 
@@ -164,9 +171,9 @@ def save_challenger(flow_run_id: str, work: Work, champion: Model | None, tuned:
 
 @_inside
 def evaluate(work: Work, champion: Model | None, challenger: Model | None, progress: Progress) -> Comparison:
-    """Score champion and challenger on the held-out documents and, while those are few, on all corrections."""
+    """Score champion and challenger on held-out documents and, while those are few, on corrections."""
     few = len(work.held_out) < ENOUGH_HELD_OUT
-    learned = [*work.taught, *(work.corrected if few else [])]
+    learned = [*work.taught, *work.corrected]
     documents = [*work.held_out, *learned]
 
     before = _extract_all(champion, documents, lambda share: progress.reach(55 + 20 * share))
@@ -218,9 +225,9 @@ def promote(work: Work, outcome: Outcome, comparison: Comparison) -> None:
 def _extract_all(
     model: Model | None, documents: Sequence[AnnotationData], on_share: Callable[[float], None]
 ) -> Predictions:
-    predictions = {}
+    predictions, cache = {}, build_cache(get_settings())
     for number, data in enumerate(documents, 1):
-        predictions[data.document_id] = model.tagger.extract(data.text) if model else []
+        predictions[data.document_id] = model.tagger.extract(data.text, cache) if model else []
         on_share(number / len(documents))
     return predictions
 
@@ -231,4 +238,6 @@ def _describe_measurement(champion: ModelScores | None, count: int) -> str:
     measured = f"Nothing was taught: feedback on held-out documents ({count}) measures models instead."
     if champion is None:
         return f"{measured} There is no model to measure yet."
-    return f"{measured} Version {champion.version} has value F1 {champion.held_out.value.f1:.3f} on all held out."
+    held_out = champion.held_out
+    f1 = f"value F1 {held_out.value.f1:.3f} on {held_out.document_count} held out"
+    return f"{measured} Version {champion.version} has {f1}."

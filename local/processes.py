@@ -52,6 +52,7 @@ def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = PACKAGE
     environment = os.environ | {
         "CONTRACT_FEEDBACK_DATABASE_URL": f"sqlite:///{folder}/contract-feedback.db",
         "CONTRACT_FEEDBACK_DOCUMENT_STORE_URL": str(folder / "documents"),
+        "CONTRACT_FEEDBACK_CACHE_FOLDER": str(folder / "cache"),
         "CONTRACT_FEEDBACK_MLFLOW_TRACKING_URI": mlflow_url,
         "CONTRACT_FEEDBACK_ENCODER": str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder,
         "PREFECT_HOME": str(folder / "prefect"),

@@ -45,9 +45,11 @@ def list_jobs(session: Session, offset: int, limit: int, job_type: JobType | Non
     return page, session.exec(count).one()
 
 
-def list_job_documents(session: Session, job_ids: Sequence[str]) -> Sequence[str]:
+def list_job_documents(session: Session, job_ids: Sequence[str], held_out: bool | None = None) -> Sequence[str]:
     """Return the ids of the documents these jobs learn from, each once, in the order of their upload."""
     query = select(Document.id).join(JobDocument).where(col(JobDocument.job_id).in_(job_ids))
+    if held_out is not None:
+        query = query.where(col(Document.held_out).is_(held_out))
     return list(dict.fromkeys(session.exec(query.order_by(col(Document.created_at))).all()))
 
 
@@ -92,33 +94,48 @@ def finish_jobs(session: Session, job_ids: Sequence[str], outcome: Outcome, corr
     for job in session.exec(select(Job).where(col(Job.id).in_(job_ids))):
         job.outcome = outcome.model_dump(mode="json")
         session.add(job)
-    existing = set(session.exec(select(Document.id)).all())
+    corrected = {document_id for document_id, _, _ in corrections}
+    existing = set(session.exec(select(Document.id).where(col(Document.id).in_(corrected))).all())
     for document_id, type_name, value in corrections:
         if document_id in existing:
             session.merge(Correction(document_id=document_id, type=type_name, value=value))
 
 
-def list_corrections(session: Session) -> set[Item]:
-    """Return all corrections so far as (document, type, normalised value)."""
-    return {(row.document_id, row.type, row.value) for row in session.exec(select(Correction))}
+def list_corrections(session: Session, document_ids: Sequence[str]) -> set[Item]:
+    """Return the documents' corrections so far as (document, type, normalised value)."""
+    query = select(Correction).where(col(Correction.document_id).in_(document_ids))
+    return {(row.document_id, row.type, row.value) for row in session.exec(query)}
 
 
-def list_held_out_documents(session: Session) -> Sequence[str]:
-    """Return the held-out documents that feedback was given on."""
-    return session.exec(select(Document.id).join(JobDocument).where(col(Document.held_out).is_(True)).distinct()).all()
+def list_corrected_documents(session: Session, without: Sequence[str], limit: int) -> Sequence[str]:
+    """Return the newest documents that models learned corrections from."""
+    query = select(Document.id).where(
+        col(Document.held_out).is_(False),
+        col(Document.id).not_in(without),
+        col(Document.id).in_(select(Correction.document_id)),
+    )
+    return session.exec(query.order_by(col(Document.created_at).desc()).limit(limit)).all()
+
+
+def list_held_out_documents(session: Session, limit: int) -> Sequence[str]:
+    """Return the newest held-out documents that feedback was given on."""
+    query = select(Document.id).where(
+        col(Document.held_out).is_(True), col(Document.id).in_(select(JobDocument.document_id))
+    )
+    return session.exec(query.order_by(col(Document.created_at).desc()).limit(limit)).all()
 
 
 def choose_replay_documents(session: Session, without: Sequence[str], limit: int) -> list[str]:
     """Return earlier documents to replay: those whose last feedback made no champion first, then at random."""
-    query = select(JobDocument.document_id, Job.outcome).join(Job).join(Document)
+    query = select(JobDocument.document_id, col(Job.outcome)["promoted"].as_boolean()).join(Job).join(Document)
     query = query.where(
         col(Document.held_out).is_(False),
         col(Job.outcome).is_not(None),
         col(JobDocument.document_id).not_in(without),
     )
-    outcomes = dict(session.exec(query.order_by(col(Job.created_at))).all())
-    refused = [document_id for document_id, outcome in outcomes.items() if not (outcome or {}).get("promoted")]
-    learned = [document_id for document_id in outcomes if document_id not in set(refused)]
-    chooser = random.Random(len(outcomes))  # noqa: S311  (which documents are replayed is no secret)
+    promoted = dict(session.exec(query.order_by(col(Job.created_at))).all())
+    refused = [document_id for document_id in promoted if not promoted[document_id]]
+    learned = [document_id for document_id in promoted if promoted[document_id]]
+    chooser = random.Random(len(promoted))  # noqa: S311  (which documents are replayed is no secret)
     chooser.shuffle(learned)
     return (refused[::-1] + learned)[:limit]

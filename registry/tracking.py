@@ -23,7 +23,7 @@ def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuning, 
         "entity_types": ", ".join(tagger.types)[:500],
         "taught_documents": taught,
         "replayed_documents": replayed,
-        "windows": fine_tuning.window_count,
+        "samples": fine_tuning.sample_count,
     }
     metrics = [Metric("training/loss", loss, now, step) for step, loss in enumerate(fine_tuning.losses, 1)]
     metrics.append(Metric("training/seconds", fine_tuning.seconds, now, 0))

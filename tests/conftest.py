@@ -70,6 +70,7 @@ def settings(tmp_path: Path, tiny_encoder: Encoder) -> Settings:
         document_store_url=str(tmp_path / "documents"),
         mlflow_tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
         encoder=tiny_encoder.name,
+        cache_folder=str(tmp_path / "cache"),
     )
 
 

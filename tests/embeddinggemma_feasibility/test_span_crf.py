@@ -9,11 +9,12 @@ from embeddinggemma_feasibility.span_crf import (
     INSIDE,
     OUTSIDE,
     TAGS,
-    decode,
     forbid_orphans,
     negative_log_likelihood,
-    prefix_scores,
+    rank_spans,
 )
+
+Path = tuple[int, ...]
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def chain() -> tuple[Tensor, Tensor]:
     return 2 * torch.randn(6, 2, TAGS), forbid_orphans(torch.randn(2, TAGS, TAGS))
 
 
-def path_scores(emissions: Tensor, transitions: Tensor) -> dict[tuple[int, ...], Tensor]:
+def path_scores(emissions: Tensor, transitions: Tensor) -> dict[Path, Tensor]:
     """The score of every path of one chain (words, 3), by enumeration."""
     start, end = torch.logsumexp(transitions, 0), torch.logsumexp(transitions, 1)
     scores = {}
@@ -44,6 +45,14 @@ def test_likelihood_equals_that_of_enumerated_paths(chain: tuple[Tensor, Tensor]
     assert torch.allclose(losses[0], torch.stack(expected), atol=1e-4)
 
 
+def test_gradient_equals_the_numerical_one_whatever_the_padding() -> None:
+    torch.manual_seed(3)
+    emissions = torch.randn(3, 5, 2, TAGS, dtype=torch.double, requires_grad=True)
+    transitions = torch.randn(2, TAGS, TAGS, dtype=torch.double, requires_grad=True)
+    tags, lengths = torch.randint(0, TAGS, (3, 5, 2)), torch.tensor([5, 1, 3])
+    assert torch.autograd.gradcheck(negative_log_likelihood, (emissions, transitions, tags, lengths))  # type: ignore[no-untyped-call]
+
+
 def test_padding_does_not_change_the_likelihood(chain: tuple[Tensor, Tensor]) -> None:
     emissions, transitions = chain
     tags = torch.zeros(2, 6, 2, dtype=torch.long)
@@ -52,42 +61,41 @@ def test_padding_does_not_change_the_likelihood(chain: tuple[Tensor, Tensor]) ->
     assert torch.allclose(both[1], short[0], atol=1e-4)
 
 
-def test_decoded_spans_and_confidences_equal_those_of_enumerated_paths(chain: tuple[Tensor, Tensor]) -> None:
+def test_probabilities_of_spans_equal_those_of_enumerated_paths(chain: tuple[Tensor, Tensor]) -> None:
     emissions, transitions = chain
-    expected = []
-    for chain_index in range(2):
+    ranked = rank_spans(emissions, transitions)
+    assert ranked
+    for chain_index, first, last, probability in ranked:
         scores = path_scores(emissions[:, chain_index], transitions[chain_index])
-        best = max(scores, key=lambda path: float(scores[path]))
         total = torch.logsumexp(torch.stack(list(scores.values())), 0)
-        for first, last in spans_of(best):
-            same = [score for path, score in scores.items() if (first, last) in spans_of(path, best[first])]
-            expected.append((chain_index, first, last, float((torch.logsumexp(torch.stack(same), 0) - total).exp())))
-    decoded = decode(emissions, transitions)
-    assert [span[:3] for span in decoded] == [span[:3] for span in expected]
-    assert [span[3] for span in decoded] == pytest.approx([span[3] for span in expected], abs=1e-4)
+        with_span = [score for path, score in scores.items() if (first, last) in spans_of(path)]
+        assert probability == pytest.approx(float((torch.logsumexp(torch.stack(with_span), 0) - total).exp()), abs=1e-4)
 
 
-def spans_of(path: tuple[int, ...], first_tag: int | None = None) -> list[tuple[int, int]]:
-    found, first = [], None
-    for index, tag in enumerate((*path, OUTSIDE)):
-        if first is not None and tag != INSIDE:
-            found.append((first, index - 1))
-            first = None
-        if tag == BEGIN or (tag == INSIDE and first is None):
-            first = index
-    return [span for span in found if first_tag is None or path[span[0]] == first_tag]
+def spans_of(path: Path) -> set[tuple[int, int]]:
+    """The spans of a path that begin with B."""
+    begins = [index for index, tag in enumerate(path) if tag == BEGIN]
+    ends = [next((i - 1 for i in range(b + 1, len(path)) if path[i] != INSIDE), len(path) - 1) for b in begins]
+    return set(zip(begins, ends, strict=True))
 
 
-def test_chain_longer_than_a_block_scores_as_walked_word_by_word() -> None:
-    torch.manual_seed(2)
-    emissions, transitions = torch.randn(200, 3, TAGS), torch.randn(3, TAGS, TAGS)
-    score = torch.zeros(3, TAGS)
-    walked = []
-    for emission in emissions:
-        score = torch.logsumexp(score[..., None] + transitions, -2) + emission
-        walked.append(score)
-    assert torch.allclose(prefix_scores(emissions, transitions), torch.stack(walked), atol=1e-3)
+def test_best_span_of_each_type_comes_first_and_none_overlap(chain: tuple[Tensor, Tensor]) -> None:
+    ranked = rank_spans(*chain)
+    assert [span[3] for span in ranked] == sorted((span[3] for span in ranked), reverse=True)
+    for of_type in range(2):
+        words = [word for found, first, last, _ in ranked if found == of_type for word in range(first, last + 1)]
+        assert len(words) == len(set(words))
+
+
+def test_hopeless_emissions_do_not_break_the_messages() -> None:
+    emissions = torch.zeros(50, 1, TAGS)
+    emissions[:25, 0, OUTSIDE], emissions[25:, 0, INSIDE] = 1e4, 1e4
+    tags = torch.zeros(1, 50, 1, dtype=torch.long)
+    loss = negative_log_likelihood(
+        emissions[None], forbid_orphans(torch.zeros(1, TAGS, TAGS)), tags, torch.tensor([50])
+    )
+    assert loss.isfinite().all()
 
 
 def test_empty_sequence_has_no_spans() -> None:
-    assert decode(torch.zeros(0, 2, TAGS), torch.zeros(2, TAGS, TAGS)) == []
+    assert rank_spans(torch.zeros(0, 2, TAGS), torch.zeros(2, TAGS, TAGS)) == []

@@ -49,4 +49,4 @@ def test_features_tell_case_digits_and_neighbours_apart() -> None:
 def test_overlapping_spans_of_one_type_keep_the_longer_and_types_stay_apart(tiny_encoder: Encoder) -> None:
     document = encode_document("Acme Holdings Ltd", tiny_encoder.tokenizer, 1000)
     spans = [Span(0, 4, "party"), Span(0, 17, "party"), Span(5, 13, "brand")]
-    assert tag_words(document, spans, ("party", "brand")).tolist() == [[1, 0], [2, 1], [2, 0]]
+    assert tag_words(document.words, spans, ("party", "brand")).tolist() == [[1, 0], [2, 1], [2, 0]]

@@ -26,6 +26,7 @@ def _environment(
     monkeypatch.setenv("CONTRACT_FEEDBACK_DATABASE_URL", settings.database_url.get_secret_value())
     monkeypatch.setenv("CONTRACT_FEEDBACK_MLFLOW_TRACKING_URI", settings.mlflow_tracking_uri)
     monkeypatch.setenv("CONTRACT_FEEDBACK_ENCODER", settings.encoder)
+    monkeypatch.setenv("CONTRACT_FEEDBACK_CACHE_FOLDER", settings.cache_folder)
     get_settings.cache_clear()
     with temporary_settings({PREFECT_API_URL: f"{stack.prefect_url}/api"}):
         yield

@@ -1,0 +1,70 @@
+"""Documents as a head sees them, kept on disk: an encoder reads each text once."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """A text's words, and what an encoder and its hashed features say of them.
+
+    `words` (words, 2) character offsets; `features` (words, features) hashed; `tokens` (words, hidden) a middle layer's
+    output at each word's first piece; `sentences` (sentences, hidden) the mean of the last layer's over each sentence;
+    `sentence_of_word` (words,). Both outputs are normalised and kept in half precision.
+    """
+
+    words: Tensor
+    features: Tensor
+    tokens: Tensor
+    sentences: Tensor
+    sentence_of_word: Tensor
+
+    def hidden(self, words: slice) -> Tensor:
+        """Return what the head reads of some words, shape (words, 2 hidden)."""
+        return torch.cat([self.tokens[words], self.sentences[self.sentence_of_word[words].long()]], dim=1).float()
+
+
+class RepresentationCache:
+    """A folder of representations by the hash of encoder, adapter and text; the longest unused go when it is full."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
+
+    def get(self, key: str, compute: Callable[[], Representation]) -> Representation:
+        """Return what is kept under a key, computed and kept now if it was not; a file that is broken is replaced."""
+        path = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+        with contextlib.suppress(OSError, SafetensorError):
+            os.utime(path)
+            return Representation(**load_file(path))
+        representation = compute()
+        self._keep(path, {field.name: getattr(representation, field.name) for field in fields(representation)})
+        return representation
+
+    def _keep(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_room(sum(tensor.nbytes for tensor in tensors.values()))
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            save_file(tensors, Path(folder) / path.name)
+            (Path(folder) / path.name).replace(path)
+
+    def _make_room(self, size: int) -> None:
+        kept = []
+        for path in self._folder.glob("*.safetensors"):
+            with contextlib.suppress(FileNotFoundError):
+                kept.append((path.stat().st_mtime, path.stat().st_size, path))
+        total = size + sum(entry[1] for entry in kept)
+        for _, freed, path in sorted(kept):
+            if total <= self._max_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= freed
