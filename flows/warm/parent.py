@@ -115,10 +115,10 @@ def main() -> None:
     os.environ |= _NO_THREADS
     from flows.warm import run  # noqa: PLC0415  (it starts the threads)
 
-    threads = run.load()
+    loaded = run.load()
     with _listen(Path(os.environ[SOCKET_VARIABLE])) as listener:
         request = Parent(listener).serve()
-    run.become(request.environment, request.folder, request.files, threads)
+    run.become(request.environment, request.folder, request.files, loaded)
 
 
 def _listen(path: Path) -> socket.socket:
