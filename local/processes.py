@@ -120,7 +120,7 @@ def _deploy(environment: dict[str, str]) -> None:
 
 
 def _one_certificate(folder: Path) -> Path:
-    """Keep one authority's certificate: each Prefect client loads what it is given, certifi's in 25 ms, for HTTP too."""
+    """Keep one authority's certificate: each Prefect client loads its file, certifi's in 25 ms, for plain HTTP, too."""
     file, end = folder / "certificate.pem", "-----END CERTIFICATE-----\n"
     file.write_text(Path(certifi.where()).read_text().split(end)[0] + end)
     return file
