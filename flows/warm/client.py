@@ -18,6 +18,8 @@ def main() -> int:
     """Return the run's exit code, or die of the signal that it died of; where no parent is, become the cold run."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as parent:
         if not _hand_over(parent):
+            sys.stderr.write("No warm parent answers: the run starts cold\n")
+            sys.stderr.flush()
             os.execv(sys.executable, [sys.executable, "-m", "prefect.engine"])  # noqa: S606
         return _wait_for_end(parent)
 
