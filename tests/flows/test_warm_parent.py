@@ -51,7 +51,7 @@ Start = Callable[..., Run]
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with run_stack(tmp_path_factory.mktemp("warm"), ANY_PORTS) as stack:
         yield stack
-        for process in stack.processes.values():
+        for process in reversed(stack.processes.values()):
             process.terminate()
             process.wait()
 
