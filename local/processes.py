@@ -96,12 +96,12 @@ def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = PACKAGE
         key = _local_key(folder, environment["CONTRACT_FEEDBACK_DATABASE_URL"])
         _wait(_answers(f"{prefect_url}/api/health"), prefect, folder / "logs/prefect.log")
         _deploy(environment)
-        # Without end: it may have to download its encoder first.
-        _wait(warm_socket.exists, runs, folder / "logs/runs.log", math.inf)
         start("worker", "prefect", "worker", "start", "--pool", "contract-feedback", "--type", "process")
         api = start("api", "local.command_line", "api", "--port", api_port)
         _wait(_answers(f"{mlflow_url}/health"), mlflow, folder / "logs/mlflow.log")
         _wait(_answers(f"{api_url}/health"), api, folder / "logs/api.log")
+        # Without end: it may have to download its encoder first.
+        _wait(warm_socket.exists, runs, folder / "logs/runs.log", math.inf)
         yield Stack(api_url, prefect_url, mlflow_url, key, folder, environment, processes)
 
 
