@@ -1,20 +1,24 @@
 """Everything a single machine needs, as processes of this one: Prefect, MLflow, a worker, the API."""
 
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import certifi
 import httpx
 from pydantic import SecretStr
 
 from embeddinggemma_feasibility.encoders import PACKAGED
+from flows.warm.client import SOCKET_VARIABLE
 from registry.database import migrate_database, open_session
 from registry.keys import Scope, add_key, find_key
 from registry.settings import Settings
@@ -29,7 +33,7 @@ ANY_PORTS = (0, 0, 0)
 
 @dataclass(frozen=True)
 class Stack:
-    """The addresses of a running installation, and a key to it with all scopes."""
+    """The addresses of a running installation, a key to it with all scopes, and its processes by name."""
 
     api_url: str
     prefect_url: str
@@ -37,6 +41,7 @@ class Stack:
     api_key: str
     folder: Path
     environment: dict[str, str]
+    processes: dict[str, subprocess.Popen[bytes]]
 
 
 @contextmanager
@@ -57,9 +62,12 @@ def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = PACKAGE
         "CONTRACT_FEEDBACK_ENCODER": str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder,
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": f"{prefect_url}/api",
+        "PREFECT_API_SSL_CERT_FILE": str(_one_certificate(folder)),
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",  # each client would ask for a token that the server has not
         "PREFECT_UI_URL": prefect_url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "0.25",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",  # for prefect.yaml's command
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -69,24 +77,33 @@ def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = PACKAGE
     }
     if encoder == PACKAGED or Path(encoder).is_dir():
         environment["HF_HUB_OFFLINE"] = "1"
-    with ExitStack() as processes:
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    with ExitStack() as opened:
+        # Not in the folder: the path of a socket may have no more than 107 bytes.
+        warm_socket = Path(opened.enter_context(TemporaryDirectory(prefix="contract-feedback-"))) / "warm"
+        environment[SOCKET_VARIABLE] = str(warm_socket)
 
         def start(name: str, *command: str) -> subprocess.Popen[bytes]:
-            return processes.enter_context(_process(name, [sys.executable, "-m", *command], folder, environment))
+            process = _process(name, [sys.executable, "-m", *command], folder, environment)
+            processes[name] = opened.enter_context(process)
+            return processes[name]
 
         prefect_port, mlflow_port, api_port = (url.rsplit(":", 1)[1] for url in (prefect_url, mlflow_url, api_url))
         prefect = start("prefect", "prefect", "server", "start", "--host", "127.0.0.1", "--port", prefect_port)
         store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/mlflow"]
         listen = ["--host", "127.0.0.1", "--port", mlflow_port, "--workers", "1"]
         mlflow = start("mlflow", "mlflow", "server", *listen, *store)
+        runs = start("runs", "flows.warm.parent")
         key = _local_key(folder, environment["CONTRACT_FEEDBACK_DATABASE_URL"])
-        _wait(f"{prefect_url}/api/health", prefect, folder / "logs/prefect.log")
+        _wait(_answers(f"{prefect_url}/api/health"), prefect, folder / "logs/prefect.log")
         _deploy(environment)
         start("worker", "prefect", "worker", "start", "--pool", "contract-feedback", "--type", "process")
         api = start("api", "local.command_line", "api", "--port", api_port)
-        _wait(f"{mlflow_url}/health", mlflow, folder / "logs/mlflow.log")
-        _wait(f"{api_url}/health", api, folder / "logs/api.log")
-        yield Stack(api_url, prefect_url, mlflow_url, key, folder, environment)
+        _wait(_answers(f"{mlflow_url}/health"), mlflow, folder / "logs/mlflow.log")
+        _wait(_answers(f"{api_url}/health"), api, folder / "logs/api.log")
+        # Without end: it may have to download its encoder first.
+        _wait(warm_socket.exists, runs, folder / "logs/runs.log", math.inf)
+        yield Stack(api_url, prefect_url, mlflow_url, key, folder, environment, processes)
 
 
 def _deploy(environment: dict[str, str]) -> None:
@@ -102,6 +119,13 @@ def _deploy(environment: dict[str, str]) -> None:
         )
         if done.returncode:
             raise RuntimeError(f"`prefect {' '.join(command)}` failed: {done.stdout}{done.stderr}")
+
+
+def _one_certificate(folder: Path) -> Path:
+    """Keep one authority's certificate: each Prefect client loads its file, certifi's in 25 ms, for plain HTTP, too."""
+    file, end = folder / "certificate.pem", "-----END CERTIFICATE-----\n"
+    file.write_text(Path(certifi.where()).read_text().split(end)[0] + end)
+    return file
 
 
 def _local_key(folder: Path, database_url: str) -> str:
@@ -137,17 +161,25 @@ def _process(
             process.wait()
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + _START_SECONDS
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            break
+def _wait(
+    is_up: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, timeout_seconds: float = _START_SECONDS
+) -> None:
+    until = time.monotonic() + timeout_seconds
+    while process.poll() is None and time.monotonic() < until:
+        if is_up():
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"{log.stem} does not come up; the last of {log}:\n{log.read_text()[-2000:]}")
+
+
+def _answers(url: str) -> Callable[[], bool]:
+    def is_success() -> bool:
         try:
-            if httpx.get(url, timeout=2).is_success:
-                return
+            return httpx.get(url, timeout=2).is_success
         except httpx.HTTPError:
-            time.sleep(0.2)
-    raise RuntimeError(f"{url} does not come up; the last of {log}:\n{log.read_text()[-2000:]}")
+            return False
+
+    return is_success
 
 
 def _free_port(port: int) -> int:

@@ -1,0 +1,61 @@
+"""What a worker starts for each run: it hands the run to the warm parent and ends as the run ends.
+
+It needs no more than Python's own library, so that it starts in a moment.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+
+SOCKET_VARIABLE = "CONTRACT_FEEDBACK_WARM_SOCKET"
+
+
+def main() -> int:
+    """Return the run's exit code, or die of the signal that it died of; where no parent is, become the cold run."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as parent:
+        if not _hand_over(parent):
+            sys.stderr.write("No warm parent answers: the run starts cold\n")
+            sys.stderr.flush()
+            os.execv(sys.executable, [sys.executable, "-m", "prefect.engine"])  # noqa: S606
+        return _wait_for_end(parent)
+
+
+def _hand_over(parent: socket.socket) -> bool:
+    """Send what a process is born with and tell whether the parent took it: until it has, nothing runs."""
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(OSError):
+            parent.send(bytes([number]))
+
+    request = {"environment": dict(os.environ), "folder": os.getcwd()}  # noqa: PTH109
+    try:
+        parent.connect(os.environ.get(SOCKET_VARIABLE, ""))
+        socket.send_fds(parent, [json.dumps(request).encode()], [0, 1, 2])
+        signal.signal(signal.SIGTERM, forward)
+        signal.signal(signal.SIGINT, forward)
+        return bool(parent.recv(1))
+    except OSError:
+        return False
+
+
+def _wait_for_end(parent: socket.socket) -> int:
+    try:
+        code = parent.recv(16)
+    except OSError:
+        code = b""
+    if not code:
+        sys.stderr.write("The warm parent has died, and the run with it\n")
+        return 1
+    if (status := int(code)) < 0:
+        if -status != signal.SIGKILL:
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Runs in the warm parent, on an installation of their own: parts of it are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import torch
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.states import Cancelling
+
+from flows.warm.client import SOCKET_VARIABLE
+from local.processes import ANY_PORTS, Stack, run_stack
+
+
+@dataclass
+class Run:
+    """A run of the probe, and what it writes down when its body begins."""
+
+    id: UUID
+    report: Path
+    prefect: SyncPrefectClient
+
+    def wait_for_body(self) -> dict[str, Any]:
+        wait_until(lambda: self.report.exists() and bool(self.report.read_text()))
+        return dict(json.loads(self.report.read_text()))
+
+    def release(self) -> None:
+        self.report.with_suffix(".release").touch()
+
+    def was_ended_in_order(self) -> bool:
+        return self.report.with_suffix(".ended").exists()
+
+    def wait_for_end(self) -> str | None:
+        wait_until(lambda: (state := self.prefect.read_flow_run(self.id).state) is not None and state.is_final())
+        return self.prefect.read_flow_run(self.id).state_name
+
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with run_stack(tmp_path_factory.mktemp("warm"), ANY_PORTS) as stack:
+        yield stack
+        for process in reversed(stack.processes.values()):
+            process.terminate()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def prefect(warm: Stack) -> Iterator[SyncPrefectClient]:
+    with SyncPrefectClient(f"{warm.prefect_url}/api") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def deployment(prefect: SyncPrefectClient) -> UUID:
+    """The probe, deployed as `prefect.yaml` deploys the flow."""
+    model = prefect.read_deployment_by_name("learn-from-feedback/feedback")
+    return prefect.create_deployment(
+        prefect.create_flow_from_name("probe"),
+        "probe",
+        entrypoint="probe.py:probe",
+        path=str(Path(__file__).parent / "probes"),
+        work_pool_name=model.work_pool_name,
+        job_variables=model.job_variables,
+        concurrency_limit=1,
+        concurrency_options=model.concurrency_options,
+    )
+
+
+@pytest.fixture
+def start(prefect: SyncPrefectClient, deployment: UUID, tmp_path: Path) -> Start:
+    def start_run(hold: bool = False, **environment: str) -> Run:
+        report = tmp_path / f"{uuid4()}.json"
+        run = prefect.create_flow_run_from_deployment(
+            deployment, parameters={"report": str(report), "hold": hold}, job_variables={"env": environment}
+        )
+        return Run(run.id, report, prefect)
+
+    return start_run
+
+
+def wait_until(happened: Callable[[], bool], timeout_seconds: float = 120) -> None:
+    until = time.monotonic() + timeout_seconds
+    while not happened():
+        assert time.monotonic() < until, "It does not happen"
+        time.sleep(0.1)
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def kill(stack: Stack, name: str) -> None:
+    os.killpg(stack.processes[name].pid, signal.SIGKILL)
+    stack.processes[name].wait()
+
+
+def start_again(stack: Stack, name: str, is_up: Callable[[], bool]) -> None:
+    stack.processes[name] = subprocess.Popen(
+        stack.processes[name].args, cwd=stack.folder, env=stack.environment, start_new_session=True
+    )
+    wait_until(is_up)
+
+
+def test_run_is_a_child_of_the_parent_and_like_a_cold_run(warm: Stack, start: Start) -> None:
+    run = start(CONTRACT_FEEDBACK_MODEL_NAME="another")
+    found = run.wait_for_body()
+    assert found["parent"] == warm.processes["runs"].pid
+    assert found["threads"] == torch.get_num_threads()
+    assert found["model_name"] == "another"
+    assert run.wait_for_end() == "Completed"
+
+
+def test_parent_has_no_thread_but_its_main_one(warm: Stack) -> None:
+    assert len(list(Path(f"/proc/{warm.processes['runs'].pid}/task").iterdir())) == 1
+
+
+def test_socket_is_closed_to_other_users(warm: Stack) -> None:
+    path = Path(warm.environment[SOCKET_VARIABLE])
+    assert (path.stat().st_mode & 0o077, path.parent.stat().st_mode & 0o077) == (0, 0)
+
+
+def test_run_finds_nothing_of_the_run_before(start: Start) -> None:
+    run = start()
+    assert run.wait_for_end() == "Completed"
+    first, second = run.wait_for_body(), start().wait_for_body()
+    assert second["left_behind"] == [None, None]
+    assert not set(first["random"]) & set(second["random"])
+
+
+def test_cancelled_run_ends_in_order_and_frees_its_place(prefect: SyncPrefectClient, start: Start) -> None:
+    run = start(hold=True)
+    pid = run.wait_for_body()["pid"]
+    prefect.set_flow_run_state(run.id, Cancelling())
+    assert run.wait_for_end() == "Cancelled"
+    assert run.was_ended_in_order()
+    wait_until(lambda: not is_alive(pid), 10)
+    assert start().wait_for_end() == "Completed"
+
+
+def test_killed_run_is_crashed_and_frees_its_place(start: Start) -> None:
+    run = start(hold=True)
+    os.kill(run.wait_for_body()["pid"], signal.SIGKILL)
+    assert run.wait_for_end() == "Crashed"
+    assert "-9" in str(run.prefect.read_flow_run(run.id).state.message)
+    assert start().wait_for_end() == "Completed"
+
+
+def test_killed_client_takes_its_run_along(warm: Stack, start: Start) -> None:
+    run = start(hold=True)
+    pid = run.wait_for_body()["pid"]
+    worker = warm.processes["worker"].pid
+    newest = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()[-1]
+    os.kill(int(newest), signal.SIGKILL)
+    assert run.wait_for_end() == "Crashed"
+    wait_until(lambda: not is_alive(pid), 10)
+    assert start().wait_for_end() == "Completed"
+
+
+def test_run_outlives_a_restart_of_the_prefect_server_and_frees_its_place(warm: Stack, start: Start) -> None:
+    run = start(hold=True)
+    run.wait_for_body()
+    kill(warm, "prefect")
+    start_again(warm, "prefect", lambda: is_success(f"{warm.prefect_url}/api/health"))
+    run.release()
+    assert run.wait_for_end() == "Completed"
+    assert start().wait_for_end() == "Completed"
+
+
+def is_success(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def test_killed_parent_takes_its_run_along_and_the_next_is_cold(warm: Stack, start: Start) -> None:
+    run = start(hold=True)
+    pid = run.wait_for_body()["pid"]
+    kill(warm, "runs")
+    assert run.wait_for_end() == "Crashed"
+    wait_until(lambda: not is_alive(pid), 10)
+    cold = start()
+    assert cold.wait_for_end() == "Completed"
+    assert cold.wait_for_body()["parent"] == warm.processes["worker"].pid
+    socket = Path(warm.environment[SOCKET_VARIABLE])
+    socket.unlink()
+    start_again(warm, "runs", socket.exists)
