@@ -85,21 +85,34 @@ def fine_tune_model(
     chooser = random.Random(tagger.config.seed)  # noqa: S311  (the order of samples is no secret)
     tagger.usual_types = _list_usual_types([*annotations, *replay], tagger.types)
     losses: list[float] = []
-    if _is_adapters_turn(tagger, len(annotations)):
-        losses += _train_adapter(tagger, [*annotations, *replay], chooser)
-    tagger.documents_learned += len(annotations)
-
-    taught = [_represent(tagger, data, cache) for data in annotations]
-    samples = [sample for document in taught for sample in _choose_samples(tagger, document, champion, chooser)]
-    replayed = [_represent(tagger, data, cache) for data in replay]
-    earlier = [sample for document in replayed for sample in _choose_samples(tagger, document, None, chooser)]
-    samples += chooser.sample(earlier, min(len(earlier), tagger.config.replay_samples))
+    samples = _choose_samples(tagger, annotations, replay, champion, cache, chooser)
     if not samples:
         raise ValueError("There are no words in these documents to learn from")
     _start_biases(tagger, samples, 0 if champion is None else len(champion.types))
     losses += _train_head(tagger, samples, chooser, on_step)
-    _check_alive(tagger, taught)
+    if _is_adapters_turn(tagger, len(annotations)):
+        losses += _train_adapter(tagger, [*annotations, *replay], chooser)
+        samples = _choose_samples(tagger, annotations, replay, champion, cache, chooser)
+        losses += _train_head(tagger, samples, chooser, on_step)
+    tagger.documents_learned += len(annotations)
+    _check_alive(tagger, annotations, cache)
     return FineTuning(tagger, tuple(losses), len(samples), time.monotonic() - started)
+
+
+def _choose_samples(
+    tagger: Tagger,
+    annotations: Sequence[AnnotationData],
+    replay: Sequence[AnnotationData],
+    champion: Tagger | None,
+    cache: RepresentationCache | None,
+    chooser: random.Random,
+) -> list[_Sample]:
+    """Return what is to be learned of the new documents, and a share of the earlier ones that does not grow."""
+    samples, earlier = (
+        [sample for data in documents for sample in _cut(tagger, _represent(tagger, data, cache), predicting, chooser)]
+        for documents, predicting in ((annotations, champion), (replay, None))
+    )
+    return samples + chooser.sample(earlier, min(len(earlier), tagger.config.replay_samples))
 
 
 def _represent(tagger: Tagger, data: AnnotationData, cache: RepresentationCache | None) -> _Document:
@@ -119,9 +132,7 @@ def _list_usual_types(documents: Sequence[AnnotationData], types: Sequence[str])
     return frozenset(name for name in types if marked[name] and 2 * marked[name] >= reviewed[name])
 
 
-def _choose_samples(
-    tagger: Tagger, document: _Document, champion: Tagger | None, chooser: random.Random
-) -> list[_Sample]:
+def _cut(tagger: Tagger, document: _Document, champion: Tagger | None, chooser: random.Random) -> list[_Sample]:
     """Return every sample with an entity or an error of the champion's, and for each some with neither."""
     size, count = tagger.config.sample_words, len(document.tags)
     predicted = champion.extract_from(document.data.text, document.representation) if champion else []
@@ -262,9 +273,9 @@ def _adapter_loss(tagger: Tagger, batch: Sequence[_Lesson]) -> Tensor:
     return _loss(tagger, hidden, features, [lesson.tags for lesson in batch], [lesson.reviewed for lesson in batch])
 
 
-def _check_alive(tagger: Tagger, taught: Sequence[_Document]) -> None:
-    marked = [document for document in taught if document.data.spans]
-    if marked and not any(tagger.extract_from(document.data.text, document.representation) for document in marked):
+def _check_alive(tagger: Tagger, taught: Sequence[AnnotationData], cache: RepresentationCache | None) -> None:
+    marked = [data for data in taught if data.spans]
+    if marked and not any(tagger.extract(data.text, cache) for data in marked):
         raise CollapsedModelError(
             f"The fine-tuned model finds nothing in {len(marked)} documents where reviewers marked entities. "
             "It is not registered; the champion stays."

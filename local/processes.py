@@ -66,7 +66,9 @@ def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = PACKAGE
         "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",  # each client would ask for a token that the server has not
         "PREFECT_UI_URL": prefect_url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",  # 30 is how long a run waits behind another
         "PREFECT_WORKER_QUERY_SECONDS": "0.25",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait take the processor from the other processes
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",  # for prefect.yaml's command
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",

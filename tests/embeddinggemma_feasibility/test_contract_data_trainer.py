@@ -78,7 +78,7 @@ def test_nothing_marked_and_no_champion_raises(contracts: list[AnnotationData], 
 
 
 def test_model_that_predicts_nothing_raises(contracts: list[AnnotationData], tiny_encoder: Encoder) -> None:
-    config = TrainingConfig(lexical_learning_rate=0, head_learning_rate=0, head_steps=2)
+    config = TrainingConfig(head_steps=1, least_confidence=1, least_usual_confidence=1)
     with pytest.raises(CollapsedModelError, match="finds nothing in 8 documents"):
         fine_tune_model(contracts, encoder=tiny_encoder, config=config)
 

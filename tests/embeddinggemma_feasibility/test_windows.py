@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 
 from embeddinggemma_feasibility.annotation_data import Span
 from embeddinggemma_feasibility.encoders import Encoder
-from embeddinggemma_feasibility.lexical import hash_features, split_words
+from embeddinggemma_feasibility.lexical import hash_features, split_sentences, split_words
 from embeddinggemma_feasibility.windows import encode_document, split_windows, tag_words, words_between
 
 
@@ -43,7 +44,15 @@ def test_features_tell_case_digits_and_neighbours_apart() -> None:
     assert features("a Bell b", 1) != features("a bell b", 1)
     assert features("a 12 b", 1) != features("a 123 b", 1)
     assert features("the Bell rings", 1) != features("old Bell rings", 1)
-    assert features("the Bell rings", 1) == features("the  Bell\nrings", 1)
+    assert features("the Bell rings", 1) != features("the\nBell rings", 1)
+    assert features("the Bell rings", 1) == features("the  Bell  rings", 1)
+
+
+def test_sentence_ends_at_a_blank_line_a_semicolon_or_a_stop_before_a_capital() -> None:
+    text = "Cláusula 1.2 Foro\n\nO preço de R$ 1.250,00; e a multa. Árvore S.A. paga"
+    sentences = split_sentences(text, split_words(text))
+    first_words = split_words(text)[np.diff(sentences, prepend=-1) > 0]
+    assert [text[start:end] for start, end in first_words] == ["Cláusula", "O", "e", "Árvore"]
 
 
 def test_overlapping_spans_of_one_type_keep_the_longer_and_types_stay_apart(tiny_encoder: Encoder) -> None:
