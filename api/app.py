@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 
 from api import annotations, documents, health, jobs, models
 from api.dependencies import Services
-from api.launcher import Relauncher
+from api.launcher import Launcher
 from api.prefect_runs import PrefectRuns
 from api.schemas import ErrorResponse
 from api.served_model import ServedModel
@@ -57,15 +57,22 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     registry = ModelRegistry(settings)
     with get_client(sync_client=True) as client:
         prefect = PrefectRuns(client, settings)
-        relauncher = Relauncher(engine, prefect)
+        launcher = Launcher(engine, prefect)
         app.state.services = Services(
-            settings, engine, DocumentStore(settings), build_cache(settings), registry, ServedModel(registry), prefect
+            settings,
+            engine,
+            DocumentStore(settings),
+            build_cache(settings),
+            registry,
+            ServedModel(registry),
+            prefect,
+            launcher,
         )
-        relauncher.start()
+        launcher.start()
         try:
             yield
         finally:
-            relauncher.stop()
+            launcher.stop()
             engine.dispose()
 
 

@@ -9,6 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 from sqlmodel import Session
 
+from api.launcher import Launcher
 from api.prefect_runs import PrefectRuns
 from api.served_model import ServedModel
 from embeddinggemma_feasibility.representations import RepresentationCache
@@ -30,6 +31,7 @@ class Services:
     models: ModelRegistry
     served: ServedModel
     prefect: PrefectRuns
+    launcher: Launcher
 
 
 def get_services(request: Request) -> Services:

@@ -7,7 +7,7 @@ from sqlmodel import Session
 
 from api.annotations import resolve_annotation
 from api.dependencies import LimitDep, OffsetDep, ReaderDep, Services, ServicesDep, SessionDep, TrainerDep
-from api.launcher import launch, trigger_model_feedback
+from api.launcher import trigger_model_feedback
 from api.prefect_runs import RunState
 from api.schemas import FeedbackRequest, JobDetail, JobLinks, JobResponse, JobStatus, Page, TrainingRunRequest
 from registry import jobs as queries
@@ -38,7 +38,7 @@ def give_feedback(
     annotations = None
     if feedback.annotations is not None:
         annotations = [resolve_annotation(document, new, services, reviewer) for new in feedback.annotations]
-    job = trigger_model_feedback(session, services.prefect, document_id, annotations, reviewer, feedback.note)
+    job = trigger_model_feedback(session, services.launcher, document_id, annotations, reviewer, feedback.note)
     return _respond(session, services, job, JobStatus.PENDING)
 
 
@@ -57,7 +57,7 @@ def start_training_run(
         raise InvalidInputError("There is no annotated document to train on")
     job = queries.create_training_run(session, list(dict.fromkeys(document_ids)), request.triggered_by or caller)
     session.commit()
-    launch(session, services.prefect, job)
+    services.launcher.wake()
     return _respond(session, services, job, JobStatus.PENDING)
 
 

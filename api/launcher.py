@@ -1,4 +1,4 @@
-"""From stored jobs to flow runs: at once where Prefect answers, later where it does not."""
+"""From stored jobs to flow runs: a moment after the request, or as soon as Prefect answers."""
 
 import logging
 import threading
@@ -8,19 +8,71 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from api.prefect_runs import PrefectRuns
+from api.schemas import JobStatus
 from registry.annotations import get_latest_annotations, replace_annotations
 from registry.documents import get_document
 from registry.errors import InvalidInputError, UnavailableError
-from registry.jobs import add_job, list_job_documents, list_unlaunched_jobs
+from registry.jobs import add_job, list_job_documents, list_launched_runs, list_unlaunched_jobs
 from registry.tables import AnnotationBase, Job, JobType
 
 _logger = logging.getLogger(__name__)
-_RELAUNCH_SECONDS = 5.0
+_LOOK_AGAIN_SECONDS = 5.0
+
+
+class Launcher:
+    """A thread that starts the deployment for the jobs that wait, when it is woken and every few seconds."""
+
+    def __init__(self, engine: Engine, prefect: PrefectRuns) -> None:
+        self._engine, self._prefect = engine, prefect
+        self._woken, self._stopped = threading.Event(), False
+        self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread and wait for it."""
+        self._stopped = True
+        self.wake()
+        self._thread.join()
+
+    def wake(self) -> None:
+        """Let the thread look at once, since a job was committed."""
+        self._woken.set()
+
+    def launch_waiting(self) -> None:
+        """Start one run if jobs wait and none is about to begin: whichever begins next takes all of them along.
+
+        Raises UnavailableError if Prefect does not answer; the jobs then stay as they are.
+        """
+        with Session(self._engine) as session:
+            waiting = list_unlaunched_jobs(session)
+            if waiting and not self._is_run_to_come(list_launched_runs(session)):
+                job = waiting[0]
+                job.flow_run_id = self._prefect.start(job, list_job_documents(session, [job.id]))
+                session.add(job)
+                session.commit()
+
+    def _is_run_to_come(self, run_ids: Sequence[str]) -> bool:
+        states = self._prefect.read_states(run_ids) if run_ids else {}
+        return any(state.status == JobStatus.PENDING for state in states.values())
+
+    def _run(self) -> None:
+        while not self._stopped:
+            try:
+                self.launch_waiting()
+            except UnavailableError as error:
+                _logger.warning("The jobs that wait are launched later: %s", error)
+            except Exception:
+                _logger.exception("Launching the jobs that wait failed; it is tried again")
+            self._woken.wait(_LOOK_AGAIN_SECONDS)
+            self._woken.clear()
 
 
 def trigger_model_feedback(
     session: Session,
-    prefect: PrefectRuns,
+    launcher: Launcher,
     document_id: str,
     annotations: Sequence[AnnotationBase] | None = None,
     triggered_by: str = "api",
@@ -28,8 +80,8 @@ def trigger_model_feedback(
 ) -> Job:
     """Store feedback on a document, with the annotations that replace the document's if there are any, and launch it.
 
-    Commits before it launches: from then on the feedback is not lost. Raises NotFoundError, and InvalidInputError for
-    annotations that do not fit and where there is nothing to learn from.
+    It is launched after the commit, in its own time: from then on the feedback is not lost. Raises NotFoundError, and
+    InvalidInputError for annotations that do not fit and where there is nothing to learn from.
     """
     document = get_document(session, document_id)
     if annotations is not None:
@@ -41,43 +93,5 @@ def trigger_model_feedback(
         )
     job = add_job(session, JobType.FEEDBACK, [document_id], triggered_by, note)
     session.commit()
-    launch(session, prefect, job)
+    launcher.wake()
     return job
-
-
-def launch(session: Session, prefect: PrefectRuns, job: Job) -> None:
-    """Start the deployment for a stored job; where Prefect does not answer, the job stays to be launched later."""
-    try:
-        job.flow_run_id = prefect.start(job, list(list_job_documents(session, [job.id])))
-    except UnavailableError as error:
-        _logger.warning("Job %s is launched later: %s", job.id, error)
-        return
-    session.add(job)
-    session.commit()
-
-
-class Relauncher:
-    """A thread that launches, every few seconds, the jobs that Prefect did not take at once."""
-
-    def __init__(self, engine: Engine, prefect: PrefectRuns) -> None:
-        self._engine, self._prefect = engine, prefect
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="relauncher", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop the thread and wait for it."""
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(_RELAUNCH_SECONDS):
-            try:
-                with Session(self._engine) as session:
-                    for job in list_unlaunched_jobs(session):
-                        launch(session, self._prefect, job)
-            except Exception:
-                _logger.exception("Launching the jobs that wait failed; it is tried again")

@@ -1,6 +1,6 @@
 """What the service asks of Prefect: start the deployment, read its runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -49,11 +49,11 @@ class PrefectRuns:
     def __init__(self, client: SyncPrefectClient, settings: Settings) -> None:
         self._client, self._settings = client, settings
 
-    def start(self, job: Job, document_ids: list[str]) -> str:
+    def start(self, job: Job, document_ids: Sequence[str]) -> str:
         """Start the deployment for a job and return the run's id; for the same job always the same run."""
         documents = f"{len(document_ids)} document{'s' * (len(document_ids) != 1)}"
         name = f"{job.type.replace('_', ' ')} on {documents} by {job.triggered_by}"
-        request = {"job_id": job.id, "document_ids": document_ids, "triggered_by": job.triggered_by}
+        request = {"job_id": job.id, "document_ids": list(document_ids), "triggered_by": job.triggered_by}
         try:
             deployment = self._client.read_deployment_by_name(self._settings.deployment)
             run = self._client.create_flow_run_from_deployment(

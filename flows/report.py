@@ -14,10 +14,12 @@ _EXAMPLES = 20
 
 
 def publish_report(outcome: Outcome, taught: Sequence[AnnotationData], before: Predictions, after: Predictions) -> None:
-    """Publish the table of scores, what changed in the documents of the feedback, and the link to the MLflow run."""
+    """Publish the chart in MLflow; in Prefect the scores, what changed in the documents taught, and the MLflow run."""
+    registry = ModelRegistry(get_settings())
     lines = [f"# {outcome.reason}", "", *_score_table(outcome), "", *_changes(taught, before, after)]
     if outcome.mlflow_run_id:
-        lines += ["", f"[Run in MLflow]({ModelRegistry(get_settings()).run_url(outcome.mlflow_run_id)})"]
+        registry.log_chart(outcome.mlflow_run_id, outcome)
+        lines += ["", f"[Run in MLflow]({registry.run_url(outcome.mlflow_run_id)})"]
     if outcome.measured_documents:
         lines += ["", f"Held out, measured only: {len(outcome.measured_documents)} of the documents fed back."]
     create_markdown_artifact("\n".join(lines), "report", outcome.reason)

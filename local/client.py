@@ -50,11 +50,16 @@ class ReviewerClient:
         body = {"annotations": annotations, "reviewer": "demo"}
         return str(self._http.post(f"/documents/{document.id}/feedback", json=body).json()["job_id"])
 
+    def read_job(self, job_id: str) -> dict[str, Any]:
+        """Return what the service says of a job."""
+        job: dict[str, Any] = self._http.get(f"/jobs/{job_id}").json()
+        return job
+
     def wait_for_job(self, job_id: str, timeout_seconds: float = 900) -> dict[str, Any]:
         """Return the job when it is finished; raises TimeoutError."""
         until = time.monotonic() + timeout_seconds
         while time.monotonic() < until:
-            job: dict[str, Any] = self._http.get(f"/jobs/{job_id}").json()
+            job = self.read_job(job_id)
             if job["status"] in _FINISHED:
                 return job
             time.sleep(0.5)

@@ -59,6 +59,12 @@ def list_unlaunched_jobs(session: Session) -> Sequence[Job]:
     return session.exec(query.order_by(col(Job.created_at))).all()
 
 
+def list_launched_runs(session: Session) -> Sequence[str]:
+    """Return the runs that were launched for jobs which no run has claimed yet."""
+    query = select(Job.flow_run_id).where(col(Job.flow_run_id).is_not(None), col(Job.claimed_by).is_(None))
+    return [run_id for run_id in session.exec(query) if run_id]
+
+
 def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[Job]:
     """Claim for a run its own job and every job that waits unclaimed; a burst of feedback becomes one run.
 

@@ -25,7 +25,7 @@ from embeddinggemma_feasibility.tagger import Tagger
 from registry.errors import NotFoundError, UnavailableError
 from registry.outcome import Outcome
 from registry.settings import Settings
-from registry.tracking import log_comparison, log_fine_tuning
+from registry.tracking import log_chart, log_comparison, log_fine_tuning
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -141,6 +141,11 @@ class ModelRegistry:
         self._client.set_tag(run_id, "decision", decision)
         self._client.set_terminated(run_id)
         return version
+
+    def log_chart(self, run_id: str, outcome: Outcome) -> None:
+        """Show a run in a picture: best when the decision was carried out, since it takes time."""
+        if outcome.challenger:
+            log_chart(self._client, run_id, outcome.challenger, outcome.champion)
 
     def run_url(self, run_id: str) -> str:
         """Return the address of a run in the MLflow UI."""

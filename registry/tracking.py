@@ -31,7 +31,7 @@ def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuning, 
 
 
 def log_comparison(client: MlflowClient, run_id: str, challenger: ModelScores, champion: ModelScores | None) -> None:
-    """Log the challenger's scores beside the champion's, as metrics and as a chart."""
+    """Log the challenger's scores beside the champion's."""
     metrics = {"score": challenger.score, **_metrics("held_out", challenger.held_out)}
     if challenger.corrections_kept is not None:
         metrics["corrections_kept"] = challenger.corrections_kept
@@ -41,6 +41,10 @@ def log_comparison(client: MlflowClient, run_id: str, challenger: ModelScores, c
     now = _now()
     client.log_batch(run_id, [Metric(_clean(name), value, now, 0) for name, value in metrics.items()])
     client.log_dict(run_id, challenger.model_dump(mode="json"), "scores.json")
+
+
+def log_chart(client: MlflowClient, run_id: str, challenger: ModelScores, champion: ModelScores | None) -> None:
+    """Log the loss curve and the scores by type as a picture."""
     losses = [metric.value for metric in client.get_metric_history(run_id, "training/loss")]
     client.log_figure(run_id, draw_chart(losses, challenger, champion), "report.png")
 

@@ -30,7 +30,9 @@ def register(registry: ModelRegistry, tuned: FineTuning, contracts: list[Annotat
     predictions = {data.document_id: tuned.tagger.extract(data.text) for data in contracts}
     scores = score_model(evaluate(contracts, predictions), 0.75)
     outcome = Outcome(flow_run_id=flow_run_id, promoted=True, reason="It is better.", challenger=scores)
-    return registry.register(run_id, outcome, scores)
+    version = registry.register(run_id, outcome, scores)
+    registry.log_chart(run_id, outcome)
+    return version
 
 
 def test_registered_version_loads_as_the_tagger_that_was_trained(

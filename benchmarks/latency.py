@@ -1,0 +1,152 @@
+"""From a correction to the version that has learned it, stage by stage, and whether that grows with the corpus.
+
+python -m benchmarks.latency [--annotated 10 1000] [--feedbacks 10] [--encoder packaged]
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from pydantic import SecretStr
+
+from benchmarks.results_file import write_results
+from embeddinggemma_feasibility.annotation_data import Span
+from local.client import ReviewedDocument, ReviewerClient
+from local.contract_generator import generate_contract
+from local.processes import ANY_PORTS, Stack, run_stack
+from registry.annotations import replace_annotations
+from registry.database import open_session
+from registry.documents import get_document
+from registry.jobs import add_job
+from registry.settings import Settings
+from registry.tables import AnnotationBase, JobType
+
+CHARACTERS = 17_000
+CLIENTS = 32
+_STAGES = {"load_annotations": "start_time", "fine_tune": "end_time", "evaluate": "end_time", "register": "end_time"}
+_seeds = count()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--annotated", type=int, nargs="+", default=[10, 1000])
+    parser.add_argument("--feedbacks", type=int, default=10)
+    parser.add_argument("--encoder", default="packaged")
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {"encoder": arguments.encoder, "characters": CHARACTERS, "by_annotated": {}}
+    with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS, arguments.encoder) as stack:
+        client = ReviewerClient(stack.api_url, stack.api_key)
+        client.wait_for_job(client.feed_back(_upload_long(client)))
+        there = 1
+        for annotated in arguments.annotated:
+            _annotate_earlier(stack, client, annotated - there)
+            runs = [_time_feedback(stack, client) for _ in range(arguments.feedbacks)]
+            there = annotated + len(runs)
+            results["by_annotated"][annotated] = _summarise(runs)
+            _print(
+                f"{annotated} annotated contracts, {len(runs)} feedbacks, seconds", results["by_annotated"][annotated]
+            )
+        answers = _time_answers(stack, client)
+        results[f"post_to_202_with_{CLIENTS}_clients"] = _summarise([{"202": seconds} for seconds in answers])
+        _print(f"{CLIENTS} clients at once, seconds", results[f"post_to_202_with_{CLIENTS}_clients"])
+    print(write_results("latency" if arguments.encoder == "packaged" else "latency_embeddinggemma", results))
+
+
+def _upload_long(client: ReviewerClient) -> ReviewedDocument:
+    """Upload a text of about 17,000 characters: one generated contract with its spans, and more below it without."""
+    contract = generate_contract(next(_seeds))
+    text = contract.text
+    while len(text) < CHARACTERS:
+        text += "\n\n" + generate_contract(next(_seeds)).text
+    return client.upload("long.txt", text.encode(), text, contract.spans)
+
+
+def _annotate_earlier(stack: Stack, client: ReviewerClient, number: int) -> None:
+    """Add short contracts as if their feedback had been learned before: read once, annotated, answered."""
+    settings = Settings(database_url=SecretStr(stack.environment["CONTRACT_FEEDBACK_DATABASE_URL"]))
+    for _ in range(number):
+        contract = generate_contract(next(_seeds))
+        document = client.upload(f"{next(_seeds)}.txt", contract.text.encode(), contract.text, contract.spans)
+        client.extract(document.id)
+        with open_session(settings) as session:
+            replace_annotations(session, get_document(session, document.id), _mark(document.text, document.spans))
+            job = add_job(session, JobType.FEEDBACK, [document.id], "earlier")
+            job.claimed_by, job.outcome = "earlier", {"promoted": True}
+
+
+def _mark(text: str, spans: tuple[Span, ...]) -> list[AnnotationBase]:
+    return [
+        AnnotationBase(type=span.type, value=text[span.start : span.end], start=span.start, end=span.end)
+        for span in spans
+    ]
+
+
+def _time_feedback(stack: Stack, client: ReviewerClient) -> dict[str, float]:
+    """Return the seconds from the request to each stage, in the order in which they are reached."""
+    document = _upload_long(client)
+    version, _ = client.extract(document.id)
+    started, clock = time.time(), time.monotonic()
+    job_id = client.feed_back(document)
+    stages = {"202": time.monotonic() - clock}
+    while client.extract(document.id)[0] == version and client.read_job(job_id)["status"] != "completed":
+        time.sleep(0.1)
+    served = time.monotonic() - clock
+    job = client.wait_for_job(job_id)
+    reached = _read_stages(stack, UUID(job["outcome"]["flow_run_id"]))
+    names = {"load_annotations": "body", "fine_tune": "trained", "evaluate": "evaluated", "register": "registered"}
+    stages |= {names[name]: moment - started for name, moment in sorted(reached, key=lambda item: item[1])}
+    return stages | {"served": served}
+
+
+def _read_stages(stack: Stack, run_id: UUID) -> Iterator[tuple[str, float]]:
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
+        for task in prefect.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))):
+            name = task.name.rsplit("-", 1)[0]
+            if name in _STAGES:
+                yield name, getattr(task, _STAGES[name]).timestamp()
+
+
+def _time_answers(stack: Stack, client: ReviewerClient) -> list[float]:
+    """Return the seconds to 202 of many clients that send feedback at once, three times each."""
+    documents = [_upload_long(client) for _ in range(CLIENTS)]
+
+    def send(document: ReviewedDocument) -> list[float]:
+        own = ReviewerClient(stack.api_url, stack.api_key)
+        seconds = []
+        for _ in range(3):
+            started = time.monotonic()
+            own.feed_back(document)
+            seconds.append(time.monotonic() - started)
+        return seconds
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return [seconds for some in pool.map(send, documents) for seconds in some]
+
+
+def _summarise(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    return {
+        stage: {
+            "p50": round(median(run[stage] for run in runs if stage in run), 3),
+            "p95": round(quantiles((run[stage] for run in runs if stage in run), n=20, method="inclusive")[-1], 3),
+        }
+        for stage in runs[-1]
+    }
+
+
+def _print(title: str, summary: dict[str, dict[str, float]]) -> None:
+    print(f"\n{title}\n{'':12} {'p50':>8} {'p95':>8}")
+    for stage, seconds in summary.items():
+        print(f"{stage:12} {seconds['p50']:8.3f} {seconds['p95']:8.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
