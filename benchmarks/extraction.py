@@ -30,6 +30,7 @@ ROUNDS = 5
 QUEUE = 8
 CONTRACT_CHARACTERS = 17_000
 TYPES = 8
+BATCH_WINDOWS = 16
 
 
 def main() -> None:
@@ -116,7 +117,7 @@ def _build_pipeline() -> Extract:
         tokenizer=tokenizer,
         stride=config.window_overlap,
         aggregation_strategy="simple",
-        batch_size=config.batch_windows,
+        batch_size=BATCH_WINDOWS,
         device="cpu",
     )
     return extract

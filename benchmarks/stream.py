@@ -1,6 +1,6 @@
 """Contracts arrive one by one: extract, score, feed back the gold; and what other systems make of the same contracts.
 
-python -m benchmarks.stream [--data FILE.jsonl.xz --language en] [--points 5 10 20] [--unseen 30] [--peers CRF spaCy Trainer]
+python -m benchmarks.stream [--data FILE.jsonl.xz --language en] [--points 5 10 20] [--unseen 30] [--peers CRF]
 """
 
 import argparse
@@ -72,10 +72,8 @@ def _run_ours(stream: Sequence[AnnotationData], unseen: Sequence[AnnotationData]
             started = time.monotonic()
             job = client.wait_for_job(client.feed_back(document))
             seconds.append(time.monotonic() - started)
-            print(
-                f"{number:4} {len(data.text):7} characters, F1 {before[-1]:.3f}, {seconds[-1]:5.1f} s: {job['message']}",
-                flush=True,
-            )
+            described = f"{number:4} {len(data.text):7} characters, F1 {before[-1]:.3f}, {seconds[-1]:5.1f} s"
+            print(f"{described}: {job['message']}", flush=True)
             if number in points:
                 evaluation = _score(unseen, lambda data: client.extract(fixed[data.document_id])[1])
                 rows.append(_row(OURS, number, evaluation, seconds[-1]))
