@@ -18,7 +18,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Cancelling
 
 from flows.warm.client import SOCKET_VARIABLE
-from local.processes import ANY_PORTS, Stack, run_stack
+from local.processes import ANY_PORTS, Stack, run_stack, stop
 
 
 @dataclass
@@ -52,8 +52,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with run_stack(tmp_path_factory.mktemp("warm"), ANY_PORTS) as stack:
         yield stack
         for process in reversed(stack.processes.values()):
-            process.terminate()
-            process.wait()
+            stop(process)
 
 
 @pytest.fixture(scope="module")
