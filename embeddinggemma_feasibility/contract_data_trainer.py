@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.optim import AdamW, Optimizer, SparseAdam
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LinearLR
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
@@ -165,13 +165,12 @@ def _train_head(
 ) -> Iterator[float]:
     """Train all but the adapter; yield each step's loss."""
     config = tagger.config
-    lexical_rate = config.lexical_learning_rate
-    dense: list[dict[str, Any]] = [
+    groups: list[dict[str, Any]] = [
         {"params": [tagger.head], "lr": config.head_learning_rate},
-        {"params": [tagger.bias, tagger.transitions], "lr": lexical_rate},
+        {"params": [tagger.lexical, tagger.bias, tagger.transitions], "lr": config.lexical_learning_rate},
     ]
-    optimisers = [AdamW(dense, weight_decay=0.0), SparseAdam([tagger.lexical], lr=lexical_rate)]
-    decays = [LinearLR(optimiser, 1.0, 0.05, config.head_steps) for optimiser in optimisers]
+    optimiser = AdamW(groups, weight_decay=0.0, fused=True)
+    decay = LinearLR(optimiser, 1.0, 0.05, config.head_steps)
     tagger.train()
     epoch: list[float] = []
     queue: list[_Sample] = []
@@ -185,9 +184,8 @@ def _train_head(
         features = [sample.document.representation.features[sample.words] for sample in batch]
         tags = [sample.document.tags[sample.words] for sample in batch]
         loss = _loss(tagger, hidden, features, tags, [sample.document.reviewed for sample in batch])
-        _step(optimisers, loss)
-        for decay in decays:
-            decay.step()
+        _step(optimiser, loss)
+        decay.step()
         epoch.append(loss.item())
         on_step(step, config.head_steps, epoch[-1])
         yield epoch[-1]
@@ -211,12 +209,10 @@ def _loss(
     return (losses * torch.stack(list(reviewed))).sum() / len(lengths)
 
 
-def _step(optimisers: Sequence[Optimizer], loss: Tensor) -> None:
-    for optimiser in optimisers:
-        optimiser.zero_grad()
+def _step(optimiser: Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    for optimiser in optimisers:
-        optimiser.step()
+    optimiser.step()
 
 
 def _is_adapters_turn(tagger: Tagger, new_documents: int) -> bool:
@@ -235,7 +231,7 @@ def _train_adapter(tagger: Tagger, documents: Sequence[AnnotationData], chooser:
     for _ in range(config.adapter_steps):
         batch = chooser.sample(lessons, min(len(lessons), config.adapter_batch_windows))
         loss = _adapter_loss(tagger, batch)
-        _step([optimiser], loss)
+        _step(optimiser, loss)
         yield loss.item()
     tagger.eval()
 

@@ -121,7 +121,7 @@ class Tagger(nn.Module):
         if self.training:
             hidden = hidden * _mask(hidden.shape, self.config.head_dropout)
             kept = _mask(features.shape, self.config.lexical_dropout)
-        lexical = embedding_bag(features, self.lexical, mode="sum", sparse=True, per_sample_weights=kept)
+        lexical = embedding_bag(features, self.lexical, mode="sum", per_sample_weights=kept)
         return (hidden @ self.head + self.bias + lexical).reshape(-1, len(self.types), TAGS)
 
     def extract(self, text: str, cache: RepresentationCache | None = None) -> list[Entity]:
