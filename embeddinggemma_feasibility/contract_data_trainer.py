@@ -224,8 +224,7 @@ def _train_adapter(tagger: Tagger, documents: Sequence[AnnotationData], chooser:
     """Train the adapter under the head as it is, on the encoder's windows with an entity; yield each step's loss."""
     config = tagger.config
     lessons = [lesson for data in documents for lesson in _list_telling_windows(tagger, data)]
-    adapter = [parameter for parameter in tagger.adapted.parameters() if parameter.requires_grad]
-    optimiser = AdamW(adapter, lr=config.adapter_learning_rate, weight_decay=0.0)
+    optimiser = AdamW(tagger.adapter_parameters(), lr=config.adapter_learning_rate, weight_decay=0.0)
     tagger.train()
     tagger.adapted.eval()  # its own dropout trebles a step's time; the head has dropout of its own
     for _ in range(config.adapter_steps):

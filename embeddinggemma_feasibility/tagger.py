@@ -87,9 +87,13 @@ class Tagger(nn.Module):
         """Return the hash of all that a representation depends on, besides the text."""
         config = self.config
         digest = hashlib.sha256(f"{self.encoder.sha256} {config.model_dump_json()}".encode())
-        for name, tensor in sorted(get_peft_model_state_dict(self.adapted).items()):
-            digest.update(name.encode() + tensor.detach().numpy().tobytes())
+        for parameter in self.adapter_parameters():
+            digest.update(parameter.detach().numpy().tobytes())
         return digest.hexdigest()
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """Return the adapter's matrices, which are all that may move in the adapted encoder, in a fixed order."""
+        return [parameter for parameter in self.adapted.parameters() if parameter.requires_grad]
 
     @torch.inference_mode()
     def _represent(self, text: str) -> Representation:

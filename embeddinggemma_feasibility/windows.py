@@ -70,6 +70,13 @@ def words_between(document: EncodedDocument, start: int, end: int) -> slice:
     return slice(int(first), int(stop))
 
 
+def touched_words(words: IntArray, span: Span) -> slice:
+    """Return the words that a span touches; `words` (words, 2) are their offsets."""
+    first = np.searchsorted(words[:, 1], span.start, side="right")
+    stop = np.searchsorted(words[:, 0], span.end, side="left")
+    return slice(int(first), int(stop))
+
+
 def tag_words(words: IntArray, spans: Iterable[Span], types: tuple[str, ...]) -> IntArray:
     """Return the gold tags, shape (words, types).
 
@@ -79,9 +86,7 @@ def tag_words(words: IntArray, spans: Iterable[Span], types: tuple[str, ...]) ->
     tags = np.zeros((len(words), len(types)), dtype=np.int64)
     column = {name: index for index, name in enumerate(types)}
     for span in sorted(spans, key=lambda span: (span.start, -span.end)):
-        first = int(np.searchsorted(words[:, 1], span.start, side="right"))
-        stop = int(np.searchsorted(words[:, 0], span.end, side="left"))
-        of_type = tags[first:stop, column[span.type]]
+        of_type = tags[touched_words(words, span), column[span.type]]
         if len(of_type) and not of_type.any():
             of_type[0] = BEGIN
             of_type[1:] = INSIDE

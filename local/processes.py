@@ -97,12 +97,12 @@ def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = PACKAGE
         mlflow = start("mlflow", "mlflow", "server", *listen, *store)
         runs = start("runs", "flows.warm.parent")
         key = _local_key(folder, environment["CONTRACT_FEEDBACK_DATABASE_URL"])
-        _wait(_answers(f"{prefect_url}/api/health"), prefect, folder / "logs/prefect.log")
+        _wait(answers(f"{prefect_url}/api/health"), prefect, folder / "logs/prefect.log")
         _deploy(environment)
         start("worker", "prefect", "worker", "start", "--pool", "contract-feedback", "--type", "process")
         api = start("api", "local.command_line", "api", "--port", api_port)
-        _wait(_answers(f"{mlflow_url}/health"), mlflow, folder / "logs/mlflow.log")
-        _wait(_answers(f"{api_url}/health"), api, folder / "logs/api.log")
+        _wait(answers(f"{mlflow_url}/health"), mlflow, folder / "logs/mlflow.log")
+        _wait(answers(f"{api_url}/health"), api, folder / "logs/api.log")
         # Without end: it may have to download its encoder first.
         _wait(warm_socket.exists, runs, folder / "logs/runs.log", math.inf)
         yield Stack(api_url, prefect_url, mlflow_url, key, folder, environment, processes)
@@ -179,7 +179,9 @@ def _wait(
     raise RuntimeError(f"{log.stem} does not come up; the last of {log}:\n{log.read_text()[-2000:]}")
 
 
-def _answers(url: str) -> Callable[[], bool]:
+def answers(url: str) -> Callable[[], bool]:
+    """Return what tells whether an address answers now, and well."""
+
     def is_success() -> bool:
         try:
             return httpx.get(url, timeout=2).is_success

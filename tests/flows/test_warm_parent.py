@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 import torch
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Cancelling
 
 from flows.warm.client import SOCKET_VARIABLE
-from local.processes import ANY_PORTS, Stack, run_stack, stop
+from local.processes import ANY_PORTS, Stack, answers, run_stack, stop
 
 
 @dataclass
@@ -171,17 +170,10 @@ def test_run_outlives_a_restart_of_the_prefect_server_and_frees_its_place(warm: 
     run = start(hold=True)
     run.wait_for_body()
     kill(warm, "prefect")
-    start_again(warm, "prefect", lambda: is_success(f"{warm.prefect_url}/api/health"))
+    start_again(warm, "prefect", answers(f"{warm.prefect_url}/api/health"))
     run.release()
     assert run.wait_for_end() == "Completed"
     assert start().wait_for_end() == "Completed"
-
-
-def is_success(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def test_killed_parent_takes_its_run_along_and_the_next_is_cold(warm: Stack, start: Start) -> None:
