@@ -109,7 +109,7 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
     comparison = evaluate(work, champion, challenger, progress)
     outcome = register(flow_run_id, work, challenger, comparison)
     promote(work, outcome, comparison)
-    publish_report(outcome, work.taught, comparison.champion_predictions, comparison.challenger_predictions)
+    report(work, outcome, comparison)
     progress.reach(100)
     return Completed(message=outcome.reason)
 
@@ -220,6 +220,12 @@ def promote(work: Work, outcome: Outcome, comparison: Comparison) -> None:
         ModelRegistry(get_settings()).promote(outcome.challenger.version)
     with open_session(get_settings()) as session:
         jobs.finish_jobs(session, work.job_ids, outcome, comparison.corrections)
+
+
+@_outside
+def report(work: Work, outcome: Outcome, comparison: Comparison) -> None:
+    """Publish what came of it, once it is served."""
+    publish_report(outcome, work.taught, comparison.champion_predictions, comparison.challenger_predictions)
 
 
 def _extract_all(
