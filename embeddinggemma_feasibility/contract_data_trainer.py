@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LinearLR
 
@@ -200,12 +199,9 @@ def _loss(
     reviewed: Sequence[Tensor],
 ) -> Tensor:
     """Return the mean over samples of the sum over reviewed types of the negative log-likelihood."""
-    lengths = [len(rows) for rows in hidden]
+    lengths = torch.tensor([len(rows) for rows in hidden])
     emissions = tagger.emissions(torch.cat(list(hidden)), torch.cat(list(features)))
-    padded = pad_sequence(list(torch.split(emissions, lengths)), batch_first=True)
-    padded_tags = pad_sequence(list(tags), batch_first=True)
-    transitions = forbid_orphans(tagger.transitions)
-    losses = negative_log_likelihood(padded, transitions, padded_tags, torch.tensor(lengths))
+    losses = negative_log_likelihood(emissions, forbid_orphans(tagger.transitions), torch.cat(list(tags)), lengths)
     return (losses * torch.stack(list(reviewed))).sum() / len(lengths)
 
 

@@ -3,24 +3,24 @@
 Every type has a chain of its own over the tags O, B, I, so one span can carry two types and types can nest.
 A word of unknown tag stands before and after each sequence, so that a window may begin or end inside an entity.
 
-Shapes: emissions (batch, words, types, 3), transitions (types, 3, 3) from tag to tag; scores in nats.
+Shapes: emissions (words, types, 3), transitions (types, 3, 3) from tag to tag; scores in nats.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import one_hot, pad
 
 OUTSIDE, BEGIN, INSIDE = 0, 1, 2
 TAGS = 3
 _FORBIDDEN = -1e4
-_LEAST = 1e-20
-_LEAST_BEGIN = 0.01
-_ENDS = 3
-_LONGEST = 1000
-_BLOCK = 32
+_LEAST_POTENTIAL = 1e-60
+_LEAST_PROBABILITY = 0.01
+
+Array = NDArray[np.float64]
 
 
 def forbid_orphans(transitions: Tensor) -> Tensor:
@@ -30,107 +30,11 @@ def forbid_orphans(transitions: Tensor) -> Tensor:
     return transitions + mask
 
 
-@dataclass(frozen=True)
-class _Messages:
-    """What is known at each word from both sides, in probabilities (Rabiner, 1989).
-
-    `potentials`, `forward` and `backward` (batch, words, types, 3), the last two with the word's own emission and
-    summing to 1; `log_scales` (batch, words, types) the logarithm of what the forward message summed to; `transfer`
-    (types, 3, 3).
-    """
-
-    potentials: Tensor
-    forward: Tensor
-    backward: Tensor
-    log_scales: Tensor
-    transfer: Tensor
-
-
-def _pass_messages(emissions: Tensor, transitions: Tensor, lengths: Tensor) -> _Messages:
-    """Walk all chains from both ends at once; what lies behind a chain's end is meaningless."""
-    words = emissions.shape[1]
-    potentials = (emissions - emissions.amax(-1, keepdim=True)).exp().clamp(min=_LEAST)
-    transfer = transitions.exp()
-    reverse = (lengths[:, None] - 1 - torch.arange(words)).clamp(min=0)[:, :, None, None].expand_as(potentials)
-    both = torch.stack([potentials, potentials.gather(1, reverse)])
-    messages, log_scales = _walk(both, torch.stack([transfer, transfer.transpose(1, 2)]))
-    return _Messages(potentials, messages[0], messages[1].gather(1, reverse), log_scales[0], transfer)
-
-
-def _walk(potentials: Tensor, transfer: Tensor) -> tuple[Tensor, Tensor]:
-    """Return all messages in one direction, summing to 1, and the logarithms of what they summed to.
-
-    `potentials` (ways, batch, words, types, 3), `transfer` (ways, types, 3, 3). The chain is cut into blocks that are
-    walked side by side, from each tag they may be entered with, and then joined: 32 + words / 32 steps of Python.
-    """
-    ways, batch, words, types, _ = potentials.shape
-    blocks = -(-words // _BLOCK)
-    padded = pad(potentials, (0, 0, 0, 0, 0, blocks * _BLOCK - words), value=1.0)
-    columns = padded.reshape(ways, batch, blocks, _BLOCK, types, 1, TAGS).movedim(3, 0).contiguous()
-    step = transfer[:, None, None].expand(ways, batch, blocks, types, TAGS, TAGS)
-    scale = potentials.new_zeros(ways, batch, blocks, types)
-    steps, scales = [], []
-    for position, column in enumerate(columns.unbind(0)):
-        if position:
-            step = (step.unsqueeze(-1) * transfer[:, None, None, :, None]).sum(-2)
-        step = step * column
-        total = step.sum((-2, -1), keepdim=True)
-        step = step / total
-        scale = scale + total[..., 0, 0].log()
-        steps.append(step)
-        scales.append(scale)
-    within, within_scales = torch.stack(steps, 3), torch.stack(scales, 3)
-
-    entry, entry_scale = potentials.new_ones(ways, batch, types, TAGS), potentials.new_zeros(ways, batch, types)
-    messages, log_scales = [], []
-    for block in range(blocks):
-        message = (entry[:, :, None, :, :, None] * within[:, :, block]).sum(-2)
-        total = message.sum(-1)
-        messages.append(message / total.unsqueeze(-1))
-        log_scales.append(entry_scale[:, :, None] + within_scales[:, :, block] + total.log())
-        entry, entry_scale = messages[-1][:, :, -1], log_scales[-1][:, :, -1]
-    return torch.cat(messages, 2)[:, :, :words], torch.cat(log_scales, 2)[:, :, :words]
-
-
-class _NegativeLogLikelihood(torch.autograd.Function):
-    """The likelihood and its gradient in closed form: what the model expects minus what is there."""
-
-    @staticmethod
-    def forward(ctx: Any, emissions: Tensor, transitions: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
-        known = _pass_messages(emissions, transitions, lengths)
-        transfer = known.transfer
-        real = torch.arange(emissions.shape[1]) < lengths[:, None]
-        last = (lengths - 1)[:, None, None, None].expand(-1, 1, *emissions.shape[2:])
-        gold = one_hot(tags, TAGS).to(emissions.dtype)
-        first_gold, last_gold = gold[:, 0], gold.gather(1, last).squeeze(1)
-        end = known.forward.gather(1, last).squeeze(1)
-
-        scale = known.log_scales.gather(1, last[..., 0]).squeeze(1)
-        partition = (emissions.amax(-1) * real[..., None]).sum(1) + scale + (end * transfer.sum(-1)).sum(-1).log()
-        steps = gold[:, :-1].unsqueeze(-1) * gold[:, 1:].unsqueeze(-2) * real[:, 1:, None, None, None]
-        path = (emissions * gold * real[..., None, None]).sum((1, 3)) + (steps.sum(1) * transitions).sum((-2, -1))
-        path = path + _log_weight(first_gold, transfer.sum(-2)) + _log_weight(last_gold, transfer.sum(-1))
-
-        tag_gradient = (_normalise(known.forward * known.backward / known.potentials, 1) - gold) * real[..., None, None]
-        pairs = known.forward[:, :-1].unsqueeze(-1) * transfer * known.backward[:, 1:].unsqueeze(-2)
-        step_gradient = (_normalise(pairs, 2) * real[:, 1:, None, None, None] - steps).sum(1)
-        step_gradient += _normalise(transfer * known.backward[:, 0].unsqueeze(-2), 2)
-        step_gradient -= _normalise(transfer * first_gold.unsqueeze(-2), 2)
-        step_gradient += _normalise(end.unsqueeze(-1) * transfer, 2) - _normalise(last_gold.unsqueeze(-1) * transfer, 2)
-        ctx.save_for_backward(tag_gradient, step_gradient)
-        return partition - path
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        tag_gradient, step_gradient = ctx.saved_tensors
-        (outer,) = gradients
-        return tag_gradient * outer[:, None, :, None], (step_gradient * outer[..., None, None]).sum(0), None, None
-
-
 def negative_log_likelihood(emissions: Tensor, transitions: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
-    """Return each chain's negative log-likelihood, shape (batch, types).
+    """Return each sequence's negative log-likelihood, shape (sequences, types).
 
-    `tags` (batch, words, types), `lengths` (batch,) in words, each at least 1.
+    The sequences follow one another in `emissions` and `tags` (words, types); `lengths` (sequences,) are in words, each
+    at least 1.
     """
     losses: Tensor = _NegativeLogLikelihood.apply(emissions, transitions, tags, lengths)  # type: ignore[no-untyped-call]
     return losses
@@ -139,44 +43,10 @@ def negative_log_likelihood(emissions: Tensor, transitions: Tensor, tags: Tensor
 def rank_spans(emissions: Tensor, transitions: Tensor) -> list[tuple[int, int, int, float]]:
     """Return likely spans of one sequence, best first, none of a type overlapping: (type, first, last, probability).
 
-    `emissions` (words, types, 3). The probability is the posterior that exactly this span, first to last word, stands
-    there. Words that begin a span with a probability below 0.01 are not looked at, nor spans of over 1,000 words.
+    The probability is the posterior that exactly this span, first to last word, stands there, and at least 0.01.
     """
-    if not len(emissions):
-        return []
-    words = len(emissions)
-    known = _pass_messages(emissions[None], transitions, torch.tensor([words]))
-    forward, backward, transfer, log_scales = known.forward[0], known.backward[0], known.transfer, known.log_scales[0]
-    following = torch.cat([backward[1:], torch.ones_like(backward[:1])])
-    ways_on = transfer * following.unsqueeze(-2)
-    all_ways = (forward * ways_on.sum(-1)).sum(-1, keepdim=True)
-    ways_on[:-1, ..., INSIDE] = 0  # what goes on does not end, except at the last word
-    ends = ways_on.sum(-1) / all_ways
-    begins = _normalise(forward * backward / known.potentials[0], 1)[..., BEGIN]
-    stays = (transfer[:, INSIDE, INSIDE] * known.potentials[0, ..., INSIDE]).log().double().cumsum(0) - log_scales
-
-    first, of_type = (begins >= _LEAST_BEGIN).nonzero(as_tuple=True)
-    last = first[:, None] + torch.arange(min(words, _LONGEST))
-    beyond = last >= words
-    last = last.clamp(max=words - 1)
-    types = of_type[:, None]
-    going_on = (transfer[of_type, BEGIN, INSIDE] / transfer[of_type, INSIDE, INSIDE]).log() - stays[first, of_type]
-    likely = (stays[last, types] + going_on[:, None]).exp() * ends[last, types, INSIDE]
-    likely[:, 0] = ends[first, of_type, BEGIN]
-    likely = (likely * forward[first, of_type, BEGIN, None]).masked_fill(beyond, 0.0)
-    best = likely.topk(min(_ENDS, likely.shape[1]))
-    found = [
-        (int(of_type[row]), int(first[row]), int(first[row]) + length, min(1.0, probability))
-        for row in range(len(first))
-        for probability, length in zip(best.values[row].tolist(), best.indices[row].tolist(), strict=True)
-    ]
-    return _without_overlaps(found, words, emissions.shape[1])
-
-
-def _without_overlaps(
-    found: list[tuple[int, int, int, float]], words: int, types: int
-) -> list[tuple[int, int, int, float]]:
-    taken = torch.zeros(types, words, dtype=torch.bool)
+    found = _list_spans(emissions.double().numpy(), transitions.double().exp().numpy())
+    taken = np.zeros((emissions.shape[1], len(emissions)), dtype=np.bool_)
     kept = []
     for of_type, first, last, probability in sorted(found, key=lambda span: -span[3]):
         if not taken[of_type, first : last + 1].any():
@@ -185,9 +55,149 @@ def _without_overlaps(
     return kept
 
 
-def _log_weight(gold: Tensor, weights: Tensor) -> Tensor:
-    return (gold * weights).sum(-1).log()
+def compile_crf() -> None:
+    """Compile now what is otherwise compiled when it is first used, so that a process forked later need not."""
+    emissions, transitions, tags = torch.zeros(1, 1, TAGS), torch.zeros(1, TAGS, TAGS), torch.zeros(1, 1).long()
+    negative_log_likelihood(emissions, transitions, tags, torch.ones(1).long())
+    rank_spans(emissions, transitions)
 
 
-def _normalise(weights: Tensor, dimensions: int) -> Tensor:
-    return weights / weights.sum(tuple(range(-dimensions, 0)), keepdim=True)
+class _NegativeLogLikelihood(torch.autograd.Function):
+    """The likelihood and its gradient in closed form: what the model expects minus what is there."""
+
+    @staticmethod
+    def forward(ctx: Any, emissions: Tensor, transitions: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
+        ends = lengths.cumsum(0)
+        losses, emission_gradient, transition_gradient = _differentiate(
+            emissions.detach().double().numpy(), transitions.detach().double().exp().numpy(), tags.numpy(), ends.numpy()
+        )
+        gradients = torch.from_numpy(emission_gradient), torch.from_numpy(transition_gradient)
+        ctx.save_for_backward(*(gradient.to(emissions.dtype) for gradient in gradients))
+        ctx.lengths = lengths
+        return torch.from_numpy(losses).to(emissions.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        emission_gradient, transition_gradient = ctx.saved_tensors
+        (outer,) = gradients
+        of_word = outer.repeat_interleave(ctx.lengths, 0)
+        return emission_gradient * of_word[..., None], (transition_gradient * outer[..., None, None]).sum(0), None, None
+
+
+@njit(cache=True)
+def _pass_messages(emissions: Array, transfer: Array) -> tuple[Array, Array, Array, Array]:
+    """Return what is known at each word of one chain from both sides, in probabilities (Rabiner, 1989).
+
+    `emissions` (words, 3), `transfer` (3, 3) the exponentials of the transitions. The result: the exponentials of the
+    emissions, the greatest of a word 1; the messages from before and from behind, with the word's own emission and
+    summing to 1; and what those from before summed to; the last (words,), the others (words, 3).
+    """
+    words = len(emissions)
+    potentials, before, behind = np.empty((words, TAGS)), np.empty((words, TAGS)), np.empty((words, TAGS))
+    sums = np.empty(words)
+    known = np.ones(TAGS)
+    for word in range(words):
+        greatest = emissions[word].max()
+        for tag in range(TAGS):
+            potentials[word, tag] = max(np.exp(emissions[word, tag] - greatest), _LEAST_POTENTIAL)
+            reached = 0.0
+            for previous in range(TAGS):
+                reached += known[previous] * transfer[previous, tag]
+            before[word, tag] = reached * potentials[word, tag]
+        sums[word] = before[word].sum()
+        before[word] /= sums[word]
+        known = before[word]
+    known = np.ones(TAGS)
+    for word in range(words - 1, -1, -1):
+        for tag in range(TAGS):
+            reached = 0.0
+            for following in range(TAGS):
+                reached += transfer[tag, following] * known[following]
+            behind[word, tag] = reached * potentials[word, tag]
+        behind[word] /= behind[word].sum()
+        known = behind[word]
+    return potentials, before, behind, sums
+
+
+@njit(cache=True)
+def _differentiate(
+    emissions: Array, transfer: Array, tags: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[Array, Array, Array]:
+    """Return the losses (sequences, types) and their gradients by emissions and by transitions of each sequence."""
+    types = emissions.shape[1]
+    losses = np.empty((len(ends), types))
+    by_emission = np.empty(emissions.shape)
+    by_transition = np.zeros((len(ends), types, TAGS, TAGS))
+    for sequence in range(len(ends)):
+        start = 0 if sequence == 0 else ends[sequence - 1]
+        words = slice(start, ends[sequence])
+        for of_type in range(types):
+            losses[sequence, of_type] = _differentiate_chain(
+                emissions[words, of_type],
+                transfer[of_type],
+                tags[words, of_type],
+                by_emission[words, of_type],
+                by_transition[sequence, of_type],
+            )
+    return losses, by_emission, by_transition
+
+
+@njit(cache=True)
+def _differentiate_chain(
+    emissions: Array, transfer: Array, tags: NDArray[np.int64], by_emission: Array, by_transition: Array
+) -> float:
+    """Return one chain's loss; write its gradients into the last two arguments."""
+    potentials, before, behind, sums = _pass_messages(emissions, transfer)
+    last = len(tags) - 1
+    entry, leave = transfer[:, tags[0]].sum(), transfer[tags[last]].sum()
+    loss: float = np.log((before[last] * transfer.sum(1)).sum()) - np.log(entry) - np.log(leave)
+    for word in range(len(tags)):
+        loss += np.log(sums[word]) + emissions[word].max() - emissions[word, tags[word]]
+        likely = before[word] * behind[word] / potentials[word]
+        by_emission[word] = likely / likely.sum()
+        by_emission[word, tags[word]] -= 1.0
+        _add_expected(by_transition, before[word - 1] if word else np.ones(TAGS), transfer, behind[word])
+        if word:
+            loss -= np.log(transfer[tags[word - 1], tags[word]])
+            by_transition[tags[word - 1], tags[word]] -= 1.0
+    _add_expected(by_transition, before[last], transfer, np.ones(TAGS))
+    by_transition[:, tags[0]] -= transfer[:, tags[0]] / entry
+    by_transition[tags[last]] -= transfer[tags[last]] / leave
+    return loss
+
+
+@njit(cache=True)
+def _add_expected(steps: Array, before: Array, transfer: Array, behind: Array) -> None:
+    """Add the probability of each step from one word's tag to the next one's."""
+    total = 0.0
+    for tag in range(TAGS):
+        for following in range(TAGS):
+            total += before[tag] * transfer[tag, following] * behind[following]
+    for tag in range(TAGS):
+        for following in range(TAGS):
+            steps[tag, following] += before[tag] * transfer[tag, following] * behind[following] / total
+
+
+@njit(cache=True)
+def _list_spans(emissions: Array, transfer: Array) -> list[tuple[int, int, int, float]]:
+    """Return every span of every type whose posterior is at least 0.01."""
+    found = []
+    words = len(emissions)
+    for of_type in range(emissions.shape[1]):
+        potentials, before, behind, sums = _pass_messages(emissions[:, of_type], transfer[of_type])
+        for first in range(words):
+            tag, reached = BEGIN, before[first, BEGIN]
+            for last in range(first, words):
+                if last > first:
+                    reached *= transfer[of_type, tag, INSIDE] * potentials[last, INSIDE] / sums[last]
+                    tag = INSIDE
+                known = behind[last + 1] if last + 1 < words else np.ones(TAGS)
+                ways_on = transfer[of_type] * known
+                total = (before[last] * ways_on.sum(1)).sum()
+                if reached * ways_on[tag].sum() / total < _LEAST_PROBABILITY:
+                    break
+                goes_on = ways_on[tag, INSIDE] if last + 1 < words else 0.0
+                probability = reached * (ways_on[tag].sum() - goes_on) / total
+                if probability >= _LEAST_PROBABILITY:
+                    found.append((of_type, first, last, probability))
+    return found

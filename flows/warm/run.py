@@ -19,6 +19,7 @@ from prefect.settings import get_current_settings
 
 import flows.feedback  # noqa: F401
 from embeddinggemma_feasibility.encoders import load_encoder
+from embeddinggemma_feasibility.span_crf import compile_crf
 from registry.settings import get_settings
 
 # What a run imports only on its way; none of it is missed here if it has moved.
@@ -46,13 +47,14 @@ class Loaded:
 
 
 def load() -> Loaded:
-    """Import what a run imports and load the base encoder, without starting a thread."""
+    """Import what a run imports, load the base encoder and compile the CRF, without starting a thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for name in _IMPORTED_LATE:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
     load_encoder(get_settings().encoder)
+    compile_crf()
     gc.collect()
     gc.freeze()
     # A worker hands its settings on in this form, with the profile's among them.
