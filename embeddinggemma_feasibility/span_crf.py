@@ -45,7 +45,7 @@ def rank_spans(emissions: Tensor, transitions: Tensor) -> list[tuple[int, int, i
 
     The probability is the posterior that exactly this span, first to last word, stands there, and at least 0.01.
     """
-    found = _list_spans(emissions.double().numpy(), transitions.double().exp().numpy())
+    found = _list_spans(_shift(emissions), transitions.double().exp().numpy())
     taken = np.zeros((emissions.shape[1], len(emissions)), dtype=np.bool_)
     kept = []
     for of_type, first, last, probability in sorted(found, key=lambda span: -span[3]):
@@ -69,7 +69,7 @@ class _NegativeLogLikelihood(torch.autograd.Function):
     def forward(ctx: Any, emissions: Tensor, transitions: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
         ends = lengths.cumsum(0)
         losses, emission_gradient, transition_gradient = _differentiate(
-            emissions.detach().double().numpy(), transitions.detach().double().exp().numpy(), tags.numpy(), ends.numpy()
+            _shift(emissions), transitions.detach().double().exp().numpy(), tags.numpy(), ends.numpy()
         )
         gradients = torch.from_numpy(emission_gradient), torch.from_numpy(transition_gradient)
         ctx.save_for_backward(*(gradient.to(emissions.dtype) for gradient in gradients))
@@ -84,38 +84,44 @@ class _NegativeLogLikelihood(torch.autograd.Function):
         return emission_gradient * of_word[..., None], (transition_gradient * outer[..., None, None]).sum(0), None, None
 
 
+def _shift(emissions: Tensor) -> Array:
+    """Return the emissions with each word's greatest at 0, which changes no probability."""
+    emissions = emissions.detach().double()
+    shifted: Array = (emissions - emissions.amax(-1, keepdim=True)).numpy()
+    return shifted
+
+
 @njit(cache=True)
 def _pass_messages(emissions: Array, transfer: Array) -> tuple[Array, Array, Array, Array]:
     """Return what is known at each word of one chain from both sides, in probabilities (Rabiner, 1989).
 
-    `emissions` (words, 3), `transfer` (3, 3) the exponentials of the transitions. The result: the exponentials of the
-    emissions, the greatest of a word 1; the messages from before and from behind, with the word's own emission and
-    summing to 1; and what those from before summed to; the last (words,), the others (words, 3).
+    `emissions` (words, 3), the greatest of each word 0; `transfer` (3, 3) the exponentials of the transitions. The
+    result: the exponentials of the emissions; the messages from before and from behind, with the word's own emission
+    and summing to 1; and what those from before summed to; the last (words,), the others (words, 3).
     """
     words = len(emissions)
     potentials, before, behind = np.empty((words, TAGS)), np.empty((words, TAGS)), np.empty((words, TAGS))
-    sums = np.empty(words)
-    known = np.ones(TAGS)
+    sums = np.zeros(words)
     for word in range(words):
-        greatest = emissions[word].max()
         for tag in range(TAGS):
-            potentials[word, tag] = max(np.exp(emissions[word, tag] - greatest), _LEAST_POTENTIAL)
+            potentials[word, tag] = max(np.exp(emissions[word, tag]), _LEAST_POTENTIAL)
             reached = 0.0
             for previous in range(TAGS):
-                reached += known[previous] * transfer[previous, tag]
+                reached += (before[word - 1, previous] if word else 1.0) * transfer[previous, tag]
             before[word, tag] = reached * potentials[word, tag]
-        sums[word] = before[word].sum()
-        before[word] /= sums[word]
-        known = before[word]
-    known = np.ones(TAGS)
+            sums[word] += before[word, tag]
+        for tag in range(TAGS):
+            before[word, tag] /= sums[word]
     for word in range(words - 1, -1, -1):
+        total = 0.0
         for tag in range(TAGS):
             reached = 0.0
             for following in range(TAGS):
-                reached += transfer[tag, following] * known[following]
+                reached += transfer[tag, following] * (behind[word + 1, following] if word + 1 < words else 1.0)
             behind[word, tag] = reached * potentials[word, tag]
-        behind[word] /= behind[word].sum()
-        known = behind[word]
+            total += behind[word, tag]
+        for tag in range(TAGS):
+            behind[word, tag] /= total
     return potentials, before, behind, sums
 
 
@@ -148,34 +154,43 @@ def _differentiate_chain(
 ) -> float:
     """Return one chain's loss; write its gradients into the last two arguments."""
     potentials, before, behind, sums = _pass_messages(emissions, transfer)
-    last = len(tags) - 1
-    entry, leave = transfer[:, tags[0]].sum(), transfer[tags[last]].sum()
-    loss: float = np.log((before[last] * transfer.sum(1)).sum()) - np.log(entry) - np.log(leave)
-    for word in range(len(tags)):
-        loss += np.log(sums[word]) + emissions[word].max() - emissions[word, tags[word]]
-        likely = before[word] * behind[word] / potentials[word]
-        by_emission[word] = likely / likely.sum()
+    words = len(tags)
+    entry, leave = transfer[:, tags[0]].sum(), transfer[tags[-1]].sum()
+    loss: float = np.log((before[-1] * transfer.sum(1)).sum()) - np.log(entry) - np.log(leave)
+    for word in range(words):
+        loss += np.log(sums[word]) - emissions[word, tags[word]]
+        total = 0.0
+        for tag in range(TAGS):
+            by_emission[word, tag] = before[word, tag] * behind[word, tag] / potentials[word, tag]
+            total += by_emission[word, tag]
+        for tag in range(TAGS):
+            by_emission[word, tag] /= total
         by_emission[word, tags[word]] -= 1.0
-        _add_expected(by_transition, before[word - 1] if word else np.ones(TAGS), transfer, behind[word])
-        if word:
-            loss -= np.log(transfer[tags[word - 1], tags[word]])
-            by_transition[tags[word - 1], tags[word]] -= 1.0
-    _add_expected(by_transition, before[last], transfer, np.ones(TAGS))
-    by_transition[:, tags[0]] -= transfer[:, tags[0]] / entry
-    by_transition[tags[last]] -= transfer[tags[last]] / leave
+    unknown = np.ones((1, TAGS))
+    _add_expected(by_transition, unknown, transfer, behind[:1])
+    _add_expected(by_transition, before[:-1], transfer, behind[1:])
+    _add_expected(by_transition, before[-1:], transfer, unknown)
+    for word in range(1, words):
+        loss -= np.log(transfer[tags[word - 1], tags[word]])
+        by_transition[tags[word - 1], tags[word]] -= 1.0
+    for tag in range(TAGS):
+        by_transition[tag, tags[0]] -= transfer[tag, tags[0]] / entry
+        by_transition[tags[-1], tag] -= transfer[tags[-1], tag] / leave
     return loss
 
 
 @njit(cache=True)
-def _add_expected(steps: Array, before: Array, transfer: Array, behind: Array) -> None:
-    """Add the probability of each step from one word's tag to the next one's."""
-    total = 0.0
-    for tag in range(TAGS):
-        for following in range(TAGS):
-            total += before[tag] * transfer[tag, following] * behind[following]
-    for tag in range(TAGS):
-        for following in range(TAGS):
-            steps[tag, following] += before[tag] * transfer[tag, following] * behind[following] / total
+def _add_expected(by_transition: Array, before: Array, transfer: Array, behind: Array) -> None:
+    """Add the probability of each step from a word of `before` to that of `behind`, both (steps, 3)."""
+    for step in range(len(before)):
+        total = 0.0
+        for tag in range(TAGS):
+            for following in range(TAGS):
+                total += before[step, tag] * transfer[tag, following] * behind[step, following]
+        for tag in range(TAGS):
+            for following in range(TAGS):
+                weight = before[step, tag] * transfer[tag, following] * behind[step, following]
+                by_transition[tag, following] += weight / total
 
 
 @njit(cache=True)
