@@ -5,17 +5,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LinearLR
+from torch.nn.functional import embedding_bag
+from torch.optim import LBFGS, AdamW
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
 from embeddinggemma_feasibility.encoders import Encoder, load_encoder
 from embeddinggemma_feasibility.representations import Representation, RepresentationCache
-from embeddinggemma_feasibility.span_crf import TAGS, forbid_orphans, negative_log_likelihood
+from embeddinggemma_feasibility.span_crf import forbid_orphans, negative_log_likelihood
 from embeddinggemma_feasibility.tagger import Tagger, mean_sentences, normalise_layer
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from embeddinggemma_feasibility.windows import EncodedDocument, Window, tag_words, words_between
@@ -60,12 +59,12 @@ def fine_tune_model(
     encoder: Encoder | None = None,
     config: TrainingConfig | None = None,
     cache: RepresentationCache | None = None,
-    on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    on_progress: Callable[[float], None] = lambda share: None,
 ) -> FineTuning:
     """Return a challenger that has learned `annotations`, starting from the champion, which stays as it is.
 
     `replay` are earlier documents to be kept in mind. Without a champion a new tagger starts on `encoder` (default: the
-    packaged one) with `config`. `on_step` is called with the step's number, the last step's and the step's loss.
+    packaged one) with `config`. `on_progress` is told the share of the head's training that is done.
 
     The head learns each time, on representations that the encoder has made once. The adapter has its turn when the
     number of documents learned has doubled, since the encoder must then read all documents again.
@@ -87,12 +86,12 @@ def fine_tune_model(
     samples = _choose_samples(tagger, annotations, replay, champion, cache, chooser)
     if not samples:
         raise ValueError("There are no words in these documents to learn from")
-    _start_biases(tagger, samples, 0 if champion is None else len(champion.types))
-    losses += _train_head(tagger, samples, chooser, on_step)
+    iterations = tagger.config.later_iterations if champion else tagger.config.first_iterations
+    losses += _train_head(tagger, samples, iterations, on_progress)
     if _is_adapters_turn(tagger, len(annotations)):
         losses += _train_adapter(tagger, [*annotations, *replay], chooser)
         samples = _choose_samples(tagger, annotations, replay, champion, cache, chooser)
-        losses += _train_head(tagger, samples, chooser, on_step)
+        losses += _train_head(tagger, samples, tagger.config.first_iterations, on_progress)
     tagger.documents_learned += len(annotations)
     _check_alive(tagger, annotations, cache)
     return FineTuning(tagger, tuple(losses), len(samples), time.monotonic() - started)
@@ -150,65 +149,75 @@ def _has_entity(representation: Representation, words: slice, entities: Sequence
     return any(entity.start < end and entity.end > start for entity in entities)
 
 
-def _start_biases(tagger: Tagger, samples: Sequence[_Sample], known: int) -> None:
-    """Set the biases of the types from `known` on to the logarithms of their tags' frequencies."""
-    tags = torch.cat([sample.document.tags[sample.words] for sample in samples])
-    counts = torch.stack([(tags == tag).sum(0) + 1 for tag in range(TAGS)], dim=-1)
-    log_frequencies = (counts / counts.sum(-1, keepdim=True)).log()
-    with torch.no_grad():
-        tagger.bias[known * TAGS :] = log_frequencies[known:].flatten()
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """Samples one after the other, all that the head sees of them.
+
+    `tokens`, `sentences` and `sentence_of_word` as in `Tagger.emissions`; `features` (words, features); `tags` (words,
+    types); `lengths` (samples,) in words; `reviewed` (samples, types) as 0 or 1.
+    """
+
+    tokens: Tensor
+    sentences: Tensor
+    sentence_of_word: Tensor
+    features: Tensor
+    tags: Tensor
+    lengths: Tensor
+    reviewed: Tensor
+
+    def loss(self, tagger: Tagger, lexical: Tensor) -> Tensor:
+        """Return the summed negative log-likelihood, in nats; `lexical` (words, 3 types) as in `Tagger.emissions`."""
+        emissions = tagger.emissions(self.tokens, self.sentences, self.sentence_of_word, lexical)
+        losses = negative_log_likelihood(emissions, forbid_orphans(tagger.transitions), self.tags, self.lengths)
+        return (losses * self.reviewed).sum()
+
+
+def _gather(samples: Sequence[_Sample]) -> _Lesson:
+    tokens, sentences, sentence_of_word = [], [], []
+    sentence_count = 0
+    for sample in samples:
+        of_words, of_sentences, sentence = sample.document.representation.encoded(sample.words)
+        tokens.append(of_words)
+        sentences.append(of_sentences)
+        sentence_of_word.append(sentence + sentence_count)
+        sentence_count += len(of_sentences)
+    return _Lesson(
+        torch.cat(tokens),
+        torch.cat(sentences),
+        torch.cat(sentence_of_word),
+        torch.cat([sample.document.representation.features[sample.words] for sample in samples]),
+        torch.cat([sample.document.tags[sample.words] for sample in samples]),
+        torch.tensor([len(rows) for rows in tokens]),
+        torch.stack([sample.document.reviewed for sample in samples]),
+    )
 
 
 def _train_head(
-    tagger: Tagger, samples: Sequence[_Sample], chooser: random.Random, on_step: Callable[[int, int, float], None]
-) -> Iterator[float]:
-    """Train all but the adapter; yield each step's loss."""
-    config = tagger.config
-    groups: list[dict[str, Any]] = [
-        {"params": [tagger.head], "lr": config.head_learning_rate},
-        {"params": [tagger.lexical, tagger.bias, tagger.transitions], "lr": config.lexical_learning_rate},
-    ]
-    optimiser = AdamW(groups, weight_decay=0.0, fused=True)
-    decay = LinearLR(optimiser, 1.0, 0.05, config.head_steps)
-    tagger.train()
-    epoch: list[float] = []
-    queue: list[_Sample] = []
-    for step in range(1, config.head_steps + 1):
-        if not queue:
-            if epoch and sum(epoch) / len(epoch) < config.enough_loss:
-                break
-            epoch, queue = [], chooser.sample(samples, len(samples))
-        batch, queue = queue[: config.batch_samples], queue[config.batch_samples :]
-        hidden = [sample.document.representation.hidden(sample.words) for sample in batch]
-        features = [sample.document.representation.features[sample.words] for sample in batch]
-        tags = [sample.document.tags[sample.words] for sample in batch]
-        loss = _loss(tagger, hidden, features, tags, [sample.document.reviewed for sample in batch])
-        _step(optimiser, loss)
-        decay.step()
-        epoch.append(loss.item())
-        on_step(step, config.head_steps, epoch[-1])
-        yield epoch[-1]
-    tagger.eval()
+    tagger: Tagger, samples: Sequence[_Sample], iterations: int, on_progress: Callable[[float], None]
+) -> list[float]:
+    """Train all but the adapter by L-BFGS (Liu and Nocedal, 1989); return the mean loss a sample before each step."""
+    lesson = _gather(samples)
+    rows, features = lesson.features.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    lexical = tagger.lexical.detach()[rows].requires_grad_()
+    weights = [lexical, tagger.head, tagger.transitions]
+    optimiser = LBFGS(
+        [*weights, tagger.bias], max_iter=iterations, max_eval=2 * iterations, line_search_fn="strong_wolfe"
+    )
+    losses: list[float] = []
 
+    def evaluate_loss() -> Tensor:
+        optimiser.zero_grad()
+        loss = lesson.loss(tagger, embedding_bag(features, lexical, mode="sum"))
+        losses.append(loss.item() / len(samples))
+        loss = loss + tagger.config.l2 / 2 * sum(weight.square().sum() for weight in weights)
+        loss.backward()  # type: ignore[no-untyped-call]
+        on_progress(min(1.0, len(losses) / iterations))
+        return loss
 
-def _loss(
-    tagger: Tagger,
-    hidden: Sequence[Tensor],
-    features: Sequence[Tensor],
-    tags: Sequence[Tensor],
-    reviewed: Sequence[Tensor],
-) -> Tensor:
-    """Return the mean over samples of the sum over reviewed types of the negative log-likelihood."""
-    lengths = torch.tensor([len(rows) for rows in hidden])
-    emissions = tagger.emissions(torch.cat(list(hidden)), torch.cat(list(features)))
-    losses = negative_log_likelihood(emissions, forbid_orphans(tagger.transitions), torch.cat(list(tags)), lengths)
-    return (losses * torch.stack(list(reviewed))).sum() / len(lengths)
-
-
-def _step(optimiser: Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
+    optimiser.step(evaluate_loss)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        tagger.lexical[rows] = lexical
+    return losses
 
 
 def _is_adapters_turn(tagger: Tagger, new_documents: int) -> bool:
@@ -219,20 +228,21 @@ def _is_adapters_turn(tagger: Tagger, new_documents: int) -> bool:
 def _train_adapter(tagger: Tagger, documents: Sequence[AnnotationData], chooser: random.Random) -> Iterator[float]:
     """Train the adapter under the head as it is, on the encoder's windows with an entity; yield each step's loss."""
     config = tagger.config
-    lessons = [lesson for data in documents for lesson in _list_telling_windows(tagger, data)]
+    windows = [window for data in documents for window in _list_telling_windows(tagger, data)]
     optimiser = AdamW(tagger.adapter_parameters(), lr=config.adapter_learning_rate, weight_decay=0.0)
-    tagger.train()
-    tagger.adapted.eval()  # its own dropout trebles a step's time; the head has dropout of its own
+    tagger.eval()  # its own dropout trebles a step's time
     for _ in range(config.adapter_steps):
-        batch = chooser.sample(lessons, min(len(lessons), config.adapter_batch_windows))
-        loss = _adapter_loss(tagger, batch)
-        _step(optimiser, loss)
+        batch = chooser.sample(windows, min(len(windows), config.adapter_batch_windows))
+        lesson = _encode_lesson(tagger, batch)
+        loss = lesson.loss(tagger, embedding_bag(lesson.features, tagger.lexical, mode="sum")) / len(batch)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
         yield loss.item()
-    tagger.eval()
 
 
 @dataclass(frozen=True, eq=False)
-class _Lesson:
+class _TellingWindow:
     """A window of the encoder, the words kept from it, their `tags` (words, types) and which types count."""
 
     document: EncodedDocument
@@ -242,26 +252,38 @@ class _Lesson:
     reviewed: Tensor
 
 
-def _list_telling_windows(tagger: Tagger, data: AnnotationData) -> Iterator[_Lesson]:
+def _list_telling_windows(tagger: Tagger, data: AnnotationData) -> Iterator[_TellingWindow]:
     document, reviewed = tagger.encode(data.text), _reviewed(tagger, data)
     tags = torch.from_numpy(tag_words(document.words, data.spans, tagger.types))
     for window in tagger.windows(document):
         words = words_between(document, window.keep_start, window.keep_end)
         if tags[words].any():
-            yield _Lesson(document, window, words, tags[words], reviewed)
+            yield _TellingWindow(document, window, words, tags[words], reviewed)
 
 
-def _adapter_loss(tagger: Tagger, batch: Sequence[_Lesson]) -> Tensor:
+def _encode_lesson(tagger: Tagger, batch: Sequence[_TellingWindow]) -> _Lesson:
+    """Return what the head sees of some windows, through which a gradient reaches the adapter."""
     states = tagger.encode_windows(
-        [lesson.document for lesson in batch], [lesson.window for lesson in batch], [lesson.words for lesson in batch]
+        [telling.document for telling in batch],
+        [telling.window for telling in batch],
+        [telling.words for telling in batch],
     )
-    hidden = []
-    for lesson, (tokens, last) in zip(batch, states, strict=True):
-        sentences = torch.from_numpy(lesson.document.sentences[lesson.words])
-        sentences = sentences - sentences[0]
-        hidden.append(torch.cat([normalise_layer(tokens), mean_sentences(last, sentences)[sentences]], dim=1))
-    features = [torch.from_numpy(lesson.document.features[lesson.words]) for lesson in batch]
-    return _loss(tagger, hidden, features, [lesson.tags for lesson in batch], [lesson.reviewed for lesson in batch])
+    sentences, sentence_of_word = [], []
+    sentence_count = 0
+    for telling, (_, last) in zip(batch, states, strict=True):
+        of_word = torch.from_numpy(telling.document.sentences[telling.words])
+        sentences.append(mean_sentences(last, of_word - of_word[0]))
+        sentence_of_word.append(of_word - of_word[0] + sentence_count)
+        sentence_count += len(sentences[-1])
+    return _Lesson(
+        normalise_layer(torch.cat([tokens for tokens, _ in states])),
+        torch.cat(sentences),
+        torch.cat(sentence_of_word),
+        torch.cat([torch.from_numpy(telling.document.features[telling.words]) for telling in batch]),
+        torch.cat([telling.tags for telling in batch]),
+        torch.tensor([len(telling.tags) for telling in batch]),
+        torch.stack([telling.reviewed for telling in batch]),
+    )
 
 
 def _check_alive(tagger: Tagger, taught: Sequence[AnnotationData], cache: RepresentationCache | None) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,9 +28,13 @@ class Representation:
     sentences: Tensor
     sentence_of_word: Tensor
 
-    def hidden(self, words: slice) -> Tensor:
-        """Return what the head reads of some words, shape (words, 2 hidden)."""
-        return torch.cat([self.tokens[words], self.sentences[self.sentence_of_word[words].long()]], dim=1).float()
+    def encoded(self, words: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
+        """Return of some words `tokens`, of their sentences `sentences`, and `sentence_of_word` among these."""
+        of_word = self.sentence_of_word[words].long()
+        if not len(of_word):
+            return self.tokens[words].float(), self.sentences[:0].float(), of_word
+        first, last = int(of_word[0]), int(of_word[-1])
+        return self.tokens[words].float(), self.sentences[first : last + 1].float(), of_word - first
 
 
 class RepresentationCache:

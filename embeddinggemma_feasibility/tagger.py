@@ -119,14 +119,16 @@ class Tagger(nn.Module):
             sentence_of_word.int(),
         )
 
-    def emissions(self, hidden: Tensor, features: Tensor) -> Tensor:
-        """Return tag scores (words, types, 3) from `hidden` (words, 2 hidden) and `features` (words, features)."""
-        kept = None
-        if self.training:
-            hidden = hidden * _mask(hidden.shape, self.config.head_dropout)
-            kept = _mask(features.shape, self.config.lexical_dropout)
-        lexical = embedding_bag(features, self.lexical, mode="sum", per_sample_weights=kept)
-        return (hidden @ self.head + self.bias + lexical).reshape(-1, len(self.types), TAGS)
+    def emissions(self, tokens: Tensor, sentences: Tensor, sentence_of_word: Tensor, lexical: Tensor) -> Tensor:
+        """Return tag scores (words, types, 3).
+
+        From the encoder `tokens` (words, hidden), `sentences` (sentences, hidden) and `sentence_of_word` (words,); from
+        the table `lexical` (words, 3 types), the sum of the rows of each word's features.
+        """
+        scale, hidden = self.config.encoder_scale, tokens.shape[1]
+        of_sentence = scale * sentences @ self.head[hidden:]
+        scores = scale * tokens @ self.head[:hidden] + of_sentence[sentence_of_word] + self.bias + lexical
+        return scores.reshape(-1, len(self.types), TAGS)
 
     def extract(self, text: str, cache: RepresentationCache | None = None) -> list[Entity]:
         """Return the text's entities in reading order.
@@ -140,7 +142,8 @@ class Tagger(nn.Module):
     def extract_from(self, text: str, representation: Representation) -> list[Entity]:
         """Return the entities of a text that was represented already."""
         self.eval()
-        scores = self.emissions(representation.hidden(slice(None)), representation.features)
+        lexical = embedding_bag(representation.features, self.lexical, mode="sum")
+        scores = self.emissions(*representation.encoded(), lexical)
         scores[..., OUTSIDE] -= self.config.outside_penalty
         entities: list[Entity] = []
         for type_index, first_word, last_word, confidence in rank_spans(scores, forbid_orphans(self.transitions)):
@@ -224,10 +227,6 @@ def mean_sentences(states: Tensor, sentence_of_word: Tensor) -> Tensor:
     counts = torch.bincount(sentence_of_word)
     sums = states.new_zeros(len(counts), states.shape[1]).index_add(0, sentence_of_word, states)
     return normalise_layer(sums / counts[:, None])
-
-
-def _mask(shape: Sequence[int], dropped: float) -> Tensor:
-    return (torch.rand(*shape) >= dropped).float() / (1 - dropped)
 
 
 def _adapt(encoder: Encoder, config: TrainingConfig, adapted_layers: int) -> nn.Module:

@@ -16,24 +16,25 @@ class TrainingConfig(BaseModel):
     lexical_buckets: int = Field(2**17, description="Rows of the hashed table of lexical features")
     lora_rank: int = Field(8, description="Rank of the adapter's matrices")
     adapted_share: float = Field(1 / 3, description="Share of the encoder's layers, the last ones, with the adapter")
-    sample_words: int = Field(200, description="Words in one sample of the head's training")
-    batch_samples: int = Field(16, description="Samples in one optimiser step of the head")
-    head_steps: int = Field(100, description="Optimiser steps of the head at most")
-    enough_loss: float = Field(0.01, description="Stop after an epoch whose mean loss a sample, in nats, is below this")
+    encoder_scale: float = Field(
+        0.1, description="Standard deviation of the encoder's outputs: the smaller, the dearer are weights on them"
+    )
+    sample_words: int = Field(100, description="Words in one sample of the head's training")
+    l2: float = Field(1.0, description="Half of it times the squared weights is added to the summed loss, in nats")
+    first_iterations: int = Field(
+        60, description="L-BFGS iterations of the head's first training, and after an adapter's"
+    )
+    later_iterations: int = Field(15, description="L-BFGS iterations of a champion's head")
     adapter_steps: int = Field(16, description="Optimiser steps of the adapter when it is its turn")
     adapter_batch_windows: int = Field(4, description="Windows of the encoder in one optimiser step of the adapter")
     first_adaptation: int = Field(
         8, description="Documents learned before the adapter's first turn, then twice as many"
     )
     adapter_learning_rate: float = Field(5e-4, description="AdamW's rate for the adapter")
-    head_learning_rate: float = Field(3e-3, description="AdamW's rate for the head on the encoder")
-    lexical_learning_rate: float = Field(3e-2, description="Adam's rate for lexical table, biases and transitions")
-    head_dropout: float = Field(0.3, description="Share of the encoder's outputs hidden from the head in training")
-    lexical_dropout: float = Field(0.4, description="Share of the lexical features hidden in training")
     empty_samples: float = Field(2.0, description="Samples without an entity for each sample with one")
-    replay_documents: int = Field(16, description="Earlier documents replayed at most")
-    replay_samples: int = Field(128, description="Samples of earlier documents at most")
-    outside_penalty: float = Field(1.0, description="Nats taken from the score of 'no entity' in extraction")
+    replay_documents: int = Field(32, description="Earlier documents replayed at most")
+    replay_samples: int = Field(400, description="Samples of earlier documents at most")
+    outside_penalty: float = Field(0.5, description="Nats taken from the score of 'no entity' in extraction")
     least_confidence: float = Field(0.3, description="Least posterior probability of an entity that is found")
     least_usual_confidence: float = Field(0.05, description="The same for the likeliest entity of a usual type")
-    seed: int = Field(0, description="Seed of the adapter's start, the dropout and the order of samples")
+    seed: int = Field(0, description="Seed of the adapter's start and the choice of samples")

@@ -157,7 +157,7 @@ def fine_tune(work: Work, champion: Model | None, progress: Progress) -> FineTun
         work.replay,
         load_encoder(get_settings().encoder),
         cache=build_cache(get_settings()),
-        on_step=lambda step, steps, loss: progress.reach(5 + 50 * step / steps),
+        on_progress=lambda share: progress.reach(5 + 50 * share),
     )
 
 

@@ -35,7 +35,7 @@ def test_feedback_on_champion_teaches_and_leaves_the_champion_as_it_was(
 ) -> None:
     before = [champion.extract(data.text) for data in contracts]
     unlearned = dataclasses.replace(contracts[0], spans=contracts[0].spans[:1])
-    challenger = fine_tune_model([unlearned], champion, contracts[1:]).tagger
+    challenger = fine_tune_model([unlearned], champion).tagger
     assert score(challenger, [unlearned]).value.f1 == 1.0
     assert [champion.extract(data.text) for data in contracts] == before
 
@@ -78,7 +78,7 @@ def test_nothing_marked_and_no_champion_raises(contracts: list[AnnotationData], 
 
 
 def test_model_that_predicts_nothing_raises(contracts: list[AnnotationData], tiny_encoder: Encoder) -> None:
-    config = TrainingConfig(head_steps=1, least_confidence=1, least_usual_confidence=1)
+    config = TrainingConfig(first_iterations=1, least_confidence=1, least_usual_confidence=1)
     with pytest.raises(CollapsedModelError, match="finds nothing in 8 documents"):
         fine_tune_model(contracts, encoder=tiny_encoder, config=config)
 
@@ -92,8 +92,11 @@ def test_training_moves_only_adapter_and_head(contracts: list[AnnotationData], t
     assert all(value.any() for value in adapter)
 
 
-def test_progress_is_told_step_by_step(contracts: list[AnnotationData], tiny_encoder: Encoder) -> None:
-    steps: list[tuple[int, int, float]] = []
-    losses = fine_tune_model(contracts[:2], encoder=tiny_encoder, on_step=lambda *step: steps.append(step)).losses
-    assert tuple(loss for _, _, loss in steps) == losses
-    assert [step for step, _, _ in steps] == list(range(1, len(losses) + 1))
+def test_progress_is_told_from_the_first_step_to_the_last(
+    contracts: list[AnnotationData], tiny_encoder: Encoder
+) -> None:
+    shares: list[float] = []
+    fine_tune_model(contracts[:2], encoder=tiny_encoder, on_progress=shares.append)
+    assert 0 < shares[0] < shares[1]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
