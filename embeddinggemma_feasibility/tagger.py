@@ -57,9 +57,16 @@ class Tagger(nn.Module):
         return split_windows(len(document.pieces), self.config.window_pieces, self.config.window_overlap)
 
     def encode_windows(
-        self, documents: Sequence[EncodedDocument], windows: Sequence[Window], words: Sequence[slice]
+        self,
+        documents: Sequence[EncodedDocument],
+        windows: Sequence[Window],
+        words: Sequence[slice],
+        model: nn.Module | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
-        """Return the middle and the last layer's output for `words` of each document's window, each (words, hidden)."""
+        """Return the middle and the last layer's output for `words` of each document's window, each (words, hidden).
+
+        `model` is the adapted encoder if it is not given.
+        """
         before, after = self.encoder.special_pieces
         rows = [
             torch.tensor([*before, *document.pieces[window.start : window.end], *after])
@@ -69,7 +76,7 @@ class Tagger(nn.Module):
         pieces = pad_sequence(rows, batch_first=True)
         mask = (torch.arange(pieces.shape[1]) < lengths[:, None]).long()
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
-            output = self.adapted(input_ids=pieces, attention_mask=mask, output_hidden_states=True)
+            output = (model or self.adapted)(input_ids=pieces, attention_mask=mask, output_hidden_states=True)
         layers = output.hidden_states[-1 - self._adapted_layers], output.last_hidden_state
         states = []
         for row, (document, window, some) in enumerate(zip(documents, windows, words, strict=True)):
@@ -95,6 +102,9 @@ class Tagger(nn.Module):
         """Return the adapter's matrices, which are all that may move in the adapted encoder, in a fixed order."""
         return [parameter for parameter in self.adapted.parameters() if parameter.requires_grad]
 
+    def _is_adapted(self) -> bool:
+        return any(bool(matrix.any()) for name, matrix in self.adapted.named_parameters() if "lora_B" in name)
+
     @torch.inference_mode()
     def _represent(self, text: str) -> Representation:
         self.eval()
@@ -103,12 +113,13 @@ class Tagger(nn.Module):
             none = torch.zeros(0, self.encoder.model.config.hidden_size).half()
             empty = torch.zeros(0, 2, dtype=torch.int32)
             return Representation(empty, empty, none, none, empty[:, 0])
+        model = self.adapted if self._is_adapted() else self.encoder.model  # an adapter of zeros costs a third
         windows = self.windows(document)
         kept = [words_between(document, window.keep_start, window.keep_end) for window in windows]
         states = []
         for first in range(0, len(windows), _BATCH_WINDOWS):
             some = slice(first, first + _BATCH_WINDOWS)
-            states += self.encode_windows([document] * len(windows[some]), windows[some], kept[some])
+            states += self.encode_windows([document] * len(windows[some]), windows[some], kept[some], model)
         tokens, last = (torch.cat(layer) for layer in zip(*states, strict=True))
         sentence_of_word = torch.from_numpy(document.sentences)
         return Representation(

@@ -36,6 +36,16 @@ def test_challenger_shares_what_its_champion_read_until_the_adapter_moves(
     assert challenger.adapter_sha256() != tagger.adapter_sha256()
 
 
+def test_adapter_counts_as_soon_as_it_is_not_zero(tagger: Tagger, contracts: list[AnnotationData]) -> None:
+    adapted = tagger.copy_with_types(())
+    with torch.no_grad():
+        for name, matrix in adapted.adapted.named_parameters():
+            if "lora_B" in name:
+                matrix.add_(0.1)
+    text = contracts[0].text
+    assert not torch.equal(adapted.represent(text).sentences, tagger.represent(text).sentences)
+
+
 def test_broken_file_is_replaced(tagger: Tagger, contracts: list[AnnotationData], tmp_path: Path) -> None:
     cache, text = RepresentationCache(tmp_path, 10**9), contracts[0].text
     expected = tagger.extract(text, cache)
