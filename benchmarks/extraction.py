@@ -20,7 +20,7 @@ from benchmarks.corpus import SHARED_DATA, join_generated, read_corpus
 from benchmarks.results_file import write_results
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.span_crf import OUTSIDE, TAGS
-from embeddinggemma_feasibility.tagger import Tagger
+from embeddinggemma_feasibility.tagger import BATCH_WINDOWS, Tagger
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from local.contract_generator import generate_contract
 
@@ -30,7 +30,6 @@ ROUNDS = 5
 QUEUE = 8
 CONTRACT_CHARACTERS = 17_000
 TYPES = 8
-BATCH_WINDOWS = 16
 
 
 def main() -> None:

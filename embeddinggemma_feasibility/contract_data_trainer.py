@@ -3,8 +3,9 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -175,23 +176,33 @@ class _Lesson:
         return (losses * self.reviewed).sum()
 
 
+_Part = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
 def _gather(samples: Sequence[_Sample]) -> _Lesson:
-    tokens, sentences, sentence_of_word = [], [], []
-    sentence_count = 0
-    for sample in samples:
-        of_words, of_sentences, sentence = sample.document.representation.encoded(sample.words)
-        tokens.append(of_words)
-        sentences.append(of_sentences)
-        sentence_of_word.append(sentence + sentence_count)
-        sentence_count += len(of_sentences)
+    return _join(
+        (
+            *sample.document.representation.encoded(sample.words),
+            sample.document.representation.features[sample.words],
+            sample.document.tags[sample.words],
+            sample.document.reviewed,
+        )
+        for sample in samples
+    )
+
+
+def _join(parts: Iterable[_Part]) -> _Lesson:
+    """Put samples one after the other; each has its `sentence_of_word` from 0, and `reviewed` (types,)."""
+    tokens, sentences, sentence_of_word, features, tags, reviewed = zip(*parts, strict=True)
+    offsets = accumulate((len(of_part) for of_part in sentences), initial=0)
     return _Lesson(
         torch.cat(tokens),
         torch.cat(sentences),
-        torch.cat(sentence_of_word),
-        torch.cat([sample.document.representation.features[sample.words] for sample in samples]),
-        torch.cat([sample.document.tags[sample.words] for sample in samples]),
+        torch.cat([of_part + offset for of_part, offset in zip(sentence_of_word, offsets, strict=False)]),
+        torch.cat(features),
+        torch.cat(tags),
         torch.tensor([len(rows) for rows in tokens]),
-        torch.stack([sample.document.reviewed for sample in samples]),
+        torch.stack(reviewed),
     )
 
 
@@ -287,22 +298,14 @@ def _encode_lesson(tagger: Tagger, batch: Sequence[_TellingWindow]) -> _Lesson:
         [telling.window for telling in batch],
         [telling.words for telling in batch],
     )
-    sentences, sentence_of_word = [], []
-    sentence_count = 0
-    for telling, (_, last) in zip(batch, states, strict=True):
-        of_word = torch.from_numpy(telling.document.sentences[telling.words])
-        sentences.append(mean_sentences(last, of_word - of_word[0]))
-        sentence_of_word.append(of_word - of_word[0] + sentence_count)
-        sentence_count += len(sentences[-1])
-    return _Lesson(
-        normalise_layer(torch.cat([tokens for tokens, _ in states])),
-        torch.cat(sentences),
-        torch.cat(sentence_of_word),
-        torch.cat([torch.from_numpy(telling.document.features[telling.words]) for telling in batch]),
-        torch.cat([telling.tags for telling in batch]),
-        torch.tensor([len(telling.tags) for telling in batch]),
-        torch.stack([telling.reviewed for telling in batch]),
-    )
+    parts: list[_Part] = []
+    for telling, (tokens, last) in zip(batch, states, strict=True):
+        sentence_of_word = torch.from_numpy(telling.document.sentences[telling.words])
+        sentence_of_word = sentence_of_word - sentence_of_word[0]
+        sentences = mean_sentences(last, sentence_of_word)
+        features = torch.from_numpy(telling.document.features[telling.words])
+        parts.append((normalise_layer(tokens), sentences, sentence_of_word, features, telling.tags, telling.reviewed))
+    return _join(parts)
 
 
 def _check_alive(tagger: Tagger, taught: Sequence[AnnotationData], cache: RepresentationCache | None) -> None:

@@ -21,7 +21,7 @@ from embeddinggemma_feasibility.span_crf import OUTSIDE, TAGS, forbid_orphans, r
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from embeddinggemma_feasibility.windows import EncodedDocument, Window, encode_document, split_windows, words_between
 
-_BATCH_WINDOWS = 16
+BATCH_WINDOWS = 16
 
 
 class Tagger(nn.Module):
@@ -117,8 +117,8 @@ class Tagger(nn.Module):
         windows = self.windows(document)
         kept = [words_between(document, window.keep_start, window.keep_end) for window in windows]
         states = []
-        for first in range(0, len(windows), _BATCH_WINDOWS):
-            some = slice(first, first + _BATCH_WINDOWS)
+        for first in range(0, len(windows), BATCH_WINDOWS):
+            some = slice(first, first + BATCH_WINDOWS)
             states += self.encode_windows([document] * len(windows[some]), windows[some], kept[some], model)
         tokens, last = (torch.cat(layer) for layer in zip(*states, strict=True))
         sentence_of_word = torch.from_numpy(document.sentences)
@@ -151,7 +151,6 @@ class Tagger(nn.Module):
     @torch.inference_mode()
     def extract_from(self, text: str, representation: Representation) -> list[Entity]:
         """Return the entities of a text that was represented already."""
-        self.eval()
         lexical = embedding_bag(representation.features, self.lexical, mode="sum")
         scores = self.emissions(*representation.encoded(), lexical)
         scores[..., OUTSIDE] -= self.config.outside_penalty
