@@ -1,24 +1,49 @@
 """The corpora of `../shared/data`, read as annotations; its README says what is odd about them."""
 
+import contextlib
 import json
 import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from api.pdf import read_document
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
+from local.alignment import carry_spans
 from local.contract_generator import generate_contract
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 @dataclass(frozen=True)
-class PdfContract:
-    """A real contract: the PDF, and its gold as offsets into the corpus's own text."""
+class Contract:
+    """A contract as a reviewer would upload it, and as the service reads it with its gold."""
 
     filename: str
-    pdf: bytes
-    gold: AnnotationData
+    content: bytes
+    data: AnnotationData
+
+
+def read_contracts(path: Path) -> Iterator[Contract]:
+    """Read a corpus as in `../shared/data/README.md`: a `.jsonl.xz` or `.jsonl`, or the folder `pdfs`.
+
+    A PDF is left out if PDFium does not read exactly the characters of the gold text (one of the 60).
+    """
+    if path.is_dir():
+        yield from _read_pdfs(path)
+    else:
+        for data in read_corpus(path):
+            yield Contract(f"{data.document_id}.txt", data.text.encode(), data)
+
+
+def _read_pdfs(folder: Path) -> Iterator[Contract]:
+    gold = {data.document_id: data for data in read_corpus(folder.parent / "cuad/train.jsonl.xz")}
+    for entry in json.loads((folder / "contracts.json").read_text()):
+        written, pdf = gold[entry["cuad_id"]], (folder / entry["file"]).read_bytes()
+        text = read_document(pdf).text
+        with contextlib.suppress(ValueError):
+            spans = tuple(carry_spans(written.text, written.spans, text))
+            yield Contract(entry["file"], pdf, AnnotationData(written.document_id, text, spans))
 
 
 def read_corpus(path: Path) -> list[AnnotationData]:
@@ -43,11 +68,3 @@ def join_generated(seeds: Iterator[int], characters: int) -> tuple[str, tuple[Sp
     while len(text) < characters:
         text += "\n\n" + generate_contract(next(seeds)).text
     return text, contract.spans
-
-
-def read_pdf_contracts() -> Iterator[PdfContract]:
-    """Read the CUAD contracts that are there as PDFs, in their order."""
-    gold = {data.document_id: data for data in read_corpus(SHARED_DATA / "cuad/train.jsonl.xz")}
-    for entry in json.loads((SHARED_DATA / "pdfs/contracts.json").read_text()):
-        path = SHARED_DATA / "pdfs" / entry["file"]
-        yield PdfContract(path.name, path.read_bytes(), gold[entry["cuad_id"]])

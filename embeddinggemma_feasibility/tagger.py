@@ -22,6 +22,7 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 from embeddinggemma_feasibility.windows import EncodedDocument, Window, encode_document, split_windows, words_between
 
 BATCH_WINDOWS = 16
+PRIOR_OUTPUTS = 10
 
 
 class Tagger(nn.Module):
@@ -29,7 +30,8 @@ class Tagger(nn.Module):
 
     A word's tag scores are the sum of a linear head, on the encoder's middle layer at the word's first piece and on the
     mean of its adapted last layer over the word's sentence, and of the rows of the word's lexical features (case,
-    shape, digits, neighbours, line breaks, place) in a hashed table.
+    shape, digits, neighbours, line breaks, place) in a hashed table. The head sees each of the encoder's outputs
+    less its `centre` and divided by its `spread`, as they were in the first documents learned.
 
     `usual_types` are those that most documents have; `documents_learned` counts the documents it was ever taught.
     """
@@ -45,6 +47,8 @@ class Tagger(nn.Module):
         hidden, outputs = encoder.model.config.hidden_size, len(self.types) * TAGS
         self.head = nn.Parameter(torch.zeros(2 * hidden, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
+        self.centre = nn.Parameter(torch.zeros(2 * hidden), requires_grad=False)
+        self.spread = nn.Parameter(torch.ones(2 * hidden), requires_grad=False)
         self.lexical = nn.Parameter(torch.zeros(config.lexical_buckets, outputs))
         self.transitions = nn.Parameter(torch.zeros(len(self.types), TAGS, TAGS))
 
@@ -136,9 +140,24 @@ class Tagger(nn.Module):
         From the encoder `tokens` (words, hidden), `sentences` (sentences, hidden) and `sentence_of_word` (words,); from
         the table `lexical` (words, 3 types), the sum of the rows of each word's features.
         """
-        of_tokens, of_sentences = (self.config.encoder_scale * self.head).chunk(2)
-        scores = tokens @ of_tokens + (sentences @ of_sentences)[sentence_of_word] + self.bias + lexical
+        weights = self.head * (self.config.encoder_scale / self.spread)[:, None]
+        of_tokens, of_sentences = weights.chunk(2)
+        bias = self.bias - self.centre @ weights
+        scores = tokens @ of_tokens + (sentences @ of_sentences)[sentence_of_word] + bias + lexical
         return scores.reshape(-1, len(self.types), TAGS)
+
+    @torch.no_grad()
+    def standardise(self, representations: Sequence[Representation]) -> None:
+        """Take `centre` and `spread` from documents and PRIOR_OUTPUTS imagined outputs of mean 0 and variance 1.
+
+        They decide what the head's weights mean, so this is for a tagger that has learned nothing.
+        """
+        layers = [some.tokens for some in representations], [some.sentences for some in representations]
+        for layer, centre, spread in zip(layers, self.centre.chunk(2), self.spread.chunk(2), strict=True):
+            outputs = torch.cat(layer).float()
+            count = len(outputs) + PRIOR_OUTPUTS
+            centre.copy_(outputs.sum(dim=0) / count)
+            spread.copy_(((outputs.square().sum(dim=0) + PRIOR_OUTPUTS) / count - centre.square()).sqrt())
 
     def extract(self, text: str, cache: RepresentationCache | None = None) -> list[Entity]:
         """Return the text's entities in reading order.

@@ -15,14 +15,14 @@ class TrainingConfig(BaseModel):
     window_overlap: int = Field(64, description="Pieces two neighbouring windows share")
     lexical_buckets: int = Field(2**17, description="Rows of the hashed table of lexical features")
     lora_rank: int = Field(8, description="Rank of the adapter's matrices")
-    adapted_share: float = Field(1 / 3, description="Share of the encoder's layers, the last ones, with the adapter")
+    adapted_share: float = Field(1 / 4, description="Share of the encoder's layers, the last ones, with the adapter")
     encoder_scale: float = Field(
-        0.1, description="Standard deviation of the encoder's outputs: the smaller, the dearer are weights on them"
+        0.1, description="Standard deviation of what the head sees of the encoder: the smaller, the dearer its weights"
     )
     sample_words: int = Field(100, description="Words in one sample of the head's training")
     l2: float = Field(1.0, description="Half of it times the squared weights is added to the summed loss, in nats")
     first_iterations: int = Field(
-        60, description="L-BFGS iterations of the head's first training, and after an adapter's"
+        20, description="L-BFGS iterations of the head's first training, and after an adapter's"
     )
     later_iterations: int = Field(15, description="L-BFGS iterations of a champion's head")
     adapter_steps: int = Field(16, description="Optimiser steps of the adapter when it is its turn")

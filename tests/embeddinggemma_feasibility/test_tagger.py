@@ -2,11 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.tagger import Tagger
+from embeddinggemma_feasibility.training_config import TrainingConfig
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,21 @@ def test_other_encoder_than_trained_on_is_refused(tagger: Tagger, tmp_path: Path
     tagger.save(tmp_path)
     with pytest.raises(ValueError, match="needs the encoder"):
         Tagger.load(tmp_path, "packaged")
+
+
+def test_head_sees_outputs_with_mean_0_and_variance_1(tagger: Tagger, contracts: list[AnnotationData]) -> None:
+    representations = [tagger.represent(data.text) for data in contracts]
+    tokens = torch.cat([representation.tokens for representation in representations]).float()
+    centre, spread = tagger.centre[: tokens.shape[1]], tagger.spread[: tokens.shape[1]]
+    standardised = (tokens - centre) / spread
+    assert standardised.mean(dim=0).abs().max() < 0.05
+    assert (standardised.std(dim=0) - 1).abs().max() < 0.1
+
+
+def test_outputs_of_one_word_are_not_blown_up(tiny_encoder: Encoder) -> None:
+    tagger = Tagger(tiny_encoder, ["type"], TrainingConfig())
+    tagger.standardise([tagger.represent("Lei")])
+    assert tagger.spread.min() > 0.9
 
 
 def test_entities_at_the_seams_of_windows_are_found(tagger: Tagger, contracts: list[AnnotationData]) -> None:
