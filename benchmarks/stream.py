@@ -52,16 +52,24 @@ def main() -> None:
     )
     unseen, stream = contracts[: arguments.unseen], contracts[arguments.unseen :][: max(arguments.points)]
 
+    results = {"unseen": len(unseen), "characters_at_most": arguments.characters}
+    name = f"stream_{arguments.data[0].parent.name}"
     rows = _run_ours(stream, unseen, arguments.points)
-    for name, point in itertools.product(arguments.peers, arguments.points):
-        rows.append(_run_peer(_PEERS[name](arguments.language), stream[:point], unseen))
+    path = _keep(name, results, rows)
+    for peer, point in itertools.product(arguments.peers, arguments.points):
+        rows.append(_run_peer(_PEERS[peer](arguments.language), stream[:point], unseen))
         _print([rows[-1]])
+        _keep(name, results, rows)
     print()
     _print(rows)
-    name = f"stream_{arguments.data[0].parent.name}"
-    path = write_results(name, {"unseen": len(unseen), "characters_at_most": arguments.characters, "rows": rows})
-    _draw(rows, path.with_suffix(".png"))
     print(path)
+
+
+def _keep(name: str, results: Row, rows: Sequence[Row]) -> Path:
+    """Write and draw what there is: a run takes hours, and may be cut short."""
+    path = write_results(name, {**results, "rows": rows})
+    _draw(rows, path.with_suffix(".png"))
+    return path
 
 
 def _run_ours(stream: Sequence[Contract], unseen: Sequence[Contract], points: Sequence[int]) -> list[Row]:

@@ -25,9 +25,9 @@ class TrainingConfig(BaseModel):
         20, description="L-BFGS iterations of the head's first training, and after an adapter's"
     )
     later_iterations: int = Field(15, description="L-BFGS iterations of a champion's head")
-    adapter_steps: int = Field(16, description="Optimiser steps of the adapter when it is its turn")
+    adapter_steps: int = Field(64, description="Optimiser steps of the adapter when it is its turn")
     adapter_batch_windows: int = Field(4, description="Windows of the encoder in one optimiser step of the adapter")
-    first_adaptation: int = Field(32, description="Documents learned at the adapter's first turn, then twice as many")
+    first_adaptation: int = Field(128, description="Documents learned at the adapter's first turn, then twice as many")
     adapter_learning_rate: float = Field(5e-4, description="AdamW's rate for the adapter")
     empty_samples: float = Field(2.0, description="Samples without an entity for each sample with one")
     replay_documents: int = Field(32, description="Earlier documents replayed at most")
