@@ -1,6 +1,6 @@
 """What routes ask for: a session, the parts of the service, a caller with a scope."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -34,7 +34,7 @@ class Services:
     launcher: Launcher
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
     """Return what the lifespan has built."""
     services: Services = request.app.state.services
     return services
@@ -43,7 +43,8 @@ def get_services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
-def _open_session(services: ServicesDep) -> Iterator[Session]:
+async def _open_session(services: ServicesDep) -> AsyncIterator[Session]:
+    """Open a session on the event loop: only queries wait, in threads of their own."""
     with Session(services.engine) as session:
         yield session
 
