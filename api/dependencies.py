@@ -1,6 +1,6 @@
 """What routes ask for: a session, the parts of the service, a caller with a scope."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -43,8 +43,7 @@ async def get_services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
-async def _open_session(services: ServicesDep) -> AsyncIterator[Session]:
-    """Open a session on the event loop: only queries wait, in threads of their own."""
+def _open_session(services: ServicesDep) -> Iterator[Session]:
     with Session(services.engine) as session:
         yield session
 

@@ -3,7 +3,6 @@
 What any of them learns from is chosen alike: all stretches with an entity, and two without for each of those.
 """
 
-import copy
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -188,12 +187,12 @@ class TrainerPeer:
 
 
 def build_classifier(labels: dict[int, str]) -> BertForTokenClassification:
-    """Return the packaged encoder, all its layers, under transformers' own head for `labels`."""
+    """Return the packaged encoder, all its layers, under transformers' own head for `labels`, without dropout."""
     encoder, _ = read_packaged_encoder(LAYERS)
-    config = copy.deepcopy(encoder.config)
-    config.id2label = labels
-    model = BertForTokenClassification(config)
+    encoder.config.id2label = labels
+    model = BertForTokenClassification(encoder.config)
     model.bert = encoder
+    model.train(mode=False)
     return model
 
 

@@ -53,7 +53,8 @@ def main() -> None:
     unseen, stream = contracts[: arguments.unseen], contracts[arguments.unseen :][: max(arguments.points)]
 
     results = {"unseen": len(unseen), "characters_at_most": arguments.characters}
-    name = f"stream_{arguments.data[0].parent.name}"
+    first = arguments.data[0]
+    name = f"stream_{(first if first.is_dir() else first.parent).name}"
     rows = _run_ours(stream, unseen, arguments.points)
     path = _keep(name, results, rows)
     for peer, point in itertools.product(arguments.peers, arguments.points):

@@ -299,6 +299,7 @@ def _encode_lesson(tagger: Tagger, batch: Sequence[_TellingWindow]) -> _Lesson:
         [telling.document for telling in batch],
         [telling.window for telling in batch],
         [telling.words for telling in batch],
+        tagger.adapted,
     )
     parts: list[_Part] = []
     for telling, (tokens, last) in zip(batch, states, strict=True):

@@ -22,7 +22,7 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 from embeddinggemma_feasibility.windows import EncodedDocument, Window, encode_document, split_windows, words_between
 
 BATCH_WINDOWS = 16
-PRIOR_OUTPUTS = 10
+_PRIOR_OUTPUTS = 10
 
 
 class Tagger(nn.Module):
@@ -65,11 +65,11 @@ class Tagger(nn.Module):
         documents: Sequence[EncodedDocument],
         windows: Sequence[Window],
         words: Sequence[slice],
-        model: nn.Module | None = None,
+        model: nn.Module,
     ) -> list[tuple[Tensor, Tensor]]:
         """Return the middle and the last layer's output for `words` of each document's window, each (words, hidden).
 
-        `model` is the adapted encoder if it is not given.
+        `model` is the adapted encoder, or the encoder itself, which gives the same while the adapter is zero.
         """
         before, after = self.encoder.special_pieces
         rows = [
@@ -80,7 +80,7 @@ class Tagger(nn.Module):
         pieces = pad_sequence(rows, batch_first=True)
         mask = (torch.arange(pieces.shape[1]) < lengths[:, None]).long()
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
-            output = (model or self.adapted)(input_ids=pieces, attention_mask=mask, output_hidden_states=True)
+            output = model(input_ids=pieces, attention_mask=mask, output_hidden_states=True)
         layers = output.hidden_states[-1 - self._adapted_layers], output.last_hidden_state
         states = []
         for row, (document, window, some) in enumerate(zip(documents, windows, words, strict=True)):
@@ -148,16 +148,16 @@ class Tagger(nn.Module):
 
     @torch.no_grad()
     def standardise(self, representations: Sequence[Representation]) -> None:
-        """Take `centre` and `spread` from documents and PRIOR_OUTPUTS imagined outputs of mean 0 and variance 1.
+        """Take `centre` and `spread` from documents and _PRIOR_OUTPUTS imagined outputs of mean 0 and variance 1.
 
         They decide what the head's weights mean, so this is for a tagger that has learned nothing.
         """
         layers = [some.tokens for some in representations], [some.sentences for some in representations]
         for layer, centre, spread in zip(layers, self.centre.chunk(2), self.spread.chunk(2), strict=True):
             outputs = torch.cat(layer).float()
-            count = len(outputs) + PRIOR_OUTPUTS
+            count = len(outputs) + _PRIOR_OUTPUTS
             centre.copy_(outputs.sum(dim=0) / count)
-            spread.copy_(((outputs.square().sum(dim=0) + PRIOR_OUTPUTS) / count - centre.square()).sqrt())
+            spread.copy_(((outputs.square().sum(dim=0) + _PRIOR_OUTPUTS) / count - centre.square()).sqrt())
 
     def extract(self, text: str, cache: RepresentationCache | None = None) -> list[Entity]:
         """Return the text's entities in reading order.
