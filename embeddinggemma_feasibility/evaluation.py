@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from math import comb
 
 from pydantic import BaseModel, Field, computed_field
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
 
 ENOUGH_HELD_OUT = 5
+_CHANCE = 0.2
 _NO_WORD = re.compile(r"[\W_]+")
 
 Predictions = Mapping[str, Sequence[Entity]]
@@ -101,12 +103,14 @@ def find_corrections(document: AnnotationData, entities: Iterable[Entity]) -> se
     return gold_values(document) ^ predicted_values(document, entities)
 
 
-def share_kept(documents: Sequence[AnnotationData], corrections: set[Item], predictions: Predictions) -> float:
+def find_mistakes(documents: Sequence[AnnotationData], predictions: Predictions) -> set[Item]:
+    """Return the values that prediction and annotation disagree on in any of the documents."""
+    return {item for document in documents for item in find_corrections(document, predictions[document.document_id])}
+
+
+def share_kept(corrections: set[Item], mistakes: set[Item]) -> float:
     """Return the share of the corrections on which prediction and annotation now agree, 1 if there are none."""
-    wrong: set[Item] = set()
-    for document in documents:
-        wrong |= find_corrections(document, predictions[document.document_id])
-    return 1 - len(corrections & wrong) / len(corrections) if corrections else 1.0
+    return 1 - len(corrections & mistakes) / len(corrections) if corrections else 1.0
 
 
 def score_model(held_out: Evaluation, corrections_kept: float | None) -> ModelScores:
@@ -122,12 +126,22 @@ def score_model(held_out: Evaluation, corrections_kept: float | None) -> ModelSc
     return ModelScores(score=score, corrections_kept=corrections_kept, held_out=held_out)
 
 
-def decide(challenger: ModelScores, champion: ModelScores | None) -> tuple[bool, str]:
-    """Return whether the challenger is promoted, which it is if its score is not worse, and why."""
+def decide(challenger: ModelScores, champion: ModelScores | None, lost: int, won: int) -> tuple[bool, str]:
+    """Return whether the challenger is promoted, which it is if its score is not worse but by chance, and why.
+
+    `lost` values are wrong in the challenger alone, `won` in the champion alone. If each of them were as likely to be
+    the one as the other, so many lost or more must have a probability of a fifth: McNemar's test (1947), exact.
+    """
     if champion is None:
         return True, "Promoted: it is the first version, and it finds entities."
     measured = f"{challenger.held_out.document_count} held-out documents"
     basis = f"value F1 on {measured}" if challenger.corrections_kept is None else f"corrections kept and {measured}"
-    beside = f"it scores {challenger.score:.3f}, version {champion.version} scores {champion.score:.3f} ({basis})."
-    promoted = challenger.score >= champion.score
-    return promoted, f"Promoted: {beside}" if promoted else f"Not promoted: {beside}"
+    beside = f"it scores {challenger.score:.3f}, version {champion.version} scores {champion.score:.3f} ({basis})"
+    if challenger.score >= champion.score:
+        return True, f"Promoted: {beside}."
+    differing = lost + won
+    chance = sum(comb(differing, count) for count in range(lost, differing + 1)) / 2**differing
+    beside = f"{beside}, with {lost} values lost and {won} won"
+    if chance >= _CHANCE:
+        return True, f"Promoted: {beside}, which may be chance."
+    return False, f"Not promoted: {beside}, which is more than chance."

@@ -67,10 +67,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The models' scores, the values the champion and the reviewers disagree on, and what each model finds."""
+    """The models' scores, the values the champion and the reviewers disagree on, and what each model finds.
+
+    Of the values that the scores are about, `lost` are those that the challenger alone gets wrong, `won` the champion.
+    """
 
     champion: ModelScores | None
     challenger: ModelScores | None
+    lost: int
+    won: int
     corrections: set[Item]
     champion_predictions: Predictions
     challenger_predictions: Predictions
@@ -181,14 +186,27 @@ def evaluate(work: Work, champion: Model | None, challenger: Model | None, progr
     corrections = work.corrections | new
     after = _extract_all(challenger, documents, lambda share: progress.reach(75 + 20 * share))
 
-    def score(model: Model | None, predictions: Predictions) -> ModelScores | None:
+    def list_mistakes(predictions: Predictions) -> set[Item]:
+        mistakes = evaluation.find_mistakes(work.held_out, predictions)
+        return mistakes | (evaluation.find_mistakes(learned, predictions) & corrections if few else set())
+
+    def score(model: Model | None, predictions: Predictions, mistakes: set[Item]) -> ModelScores | None:
         if model is None:
             return None
-        kept = evaluation.share_kept(learned, corrections, predictions) if few else None
+        kept = evaluation.share_kept(corrections, mistakes) if few else None
         scores = evaluation.score_model(evaluation.evaluate(work.held_out, predictions), kept)
         return scores.model_copy(update={"version": model.version})
 
-    return Comparison(score(champion, before), score(challenger, after), new, before, after)
+    wrong_before, wrong_after = list_mistakes(before), list_mistakes(after)
+    return Comparison(
+        score(champion, before, wrong_before),
+        score(challenger, after, wrong_after),
+        len(wrong_after - wrong_before),
+        len(wrong_before - wrong_after),
+        new,
+        before,
+        after,
+    )
 
 
 @_outside
@@ -205,7 +223,7 @@ def register(flow_run_id: str, work: Work, challenger: Model | None, comparison:
     )
     if challenger is None or comparison.challenger is None or challenger.mlflow_run_id is None:
         return outcome
-    promoted, reason = evaluation.decide(comparison.challenger, comparison.champion)
+    promoted, reason = evaluation.decide(comparison.challenger, comparison.champion, comparison.lost, comparison.won)
     outcome = outcome.model_copy(
         update={"promoted": promoted, "reason": reason, "mlflow_run_id": challenger.mlflow_run_id}
     )

@@ -132,16 +132,19 @@ def list_held_out_documents(session: Session, limit: int) -> Sequence[str]:
 
 
 def choose_replay_documents(session: Session, without: Sequence[str], limit: int) -> list[str]:
-    """Return earlier documents to replay: those whose last feedback made no champion first, then at random."""
+    """Return earlier documents to replay: the newest that no champion has learned first, then at random.
+
+    A champion has learned what was refused before it, since that was replayed.
+    """
     query = select(JobDocument.document_id, col(Job.outcome)["promoted"].as_boolean()).join(Job).join(Document)
-    query = query.where(
-        col(Document.held_out).is_(False),
-        col(Job.outcome).is_not(None),
-        col(JobDocument.document_id).not_in(without),
-    )
-    promoted = dict(session.exec(query.order_by(col(Job.created_at))).all())
-    refused = [document_id for document_id in promoted if not promoted[document_id]]
-    learned = [document_id for document_id in promoted if promoted[document_id]]
-    chooser = random.Random(len(promoted))  # noqa: S311  (which documents are replayed is no secret)
+    query = query.where(col(Document.held_out).is_(False), col(Job.outcome).is_not(None))
+    feedbacks = session.exec(query.order_by(col(Job.created_at))).all()
+    last_of_document = {document_id: number for number, (document_id, _) in enumerate(feedbacks)}
+    last_promoted = max((number for number, (_, promoted) in enumerate(feedbacks) if promoted), default=-1)
+    for document_id in without:
+        last_of_document.pop(document_id, None)
+    learned = [document_id for document_id, number in last_of_document.items() if number <= last_promoted]
+    refused = [document_id for document_id, number in last_of_document.items() if number > last_promoted]
+    chooser = random.Random(len(last_of_document))  # noqa: S311  (which documents are replayed is no secret)
     chooser.shuffle(learned)
     return (refused[::-1] + learned)[:limit]

@@ -59,6 +59,18 @@ def test_replay_brings_what_no_champion_learned_first(session: Session) -> None:
     assert learned[0][1] not in chosen
 
 
+def test_champion_has_learned_what_was_refused_before_it(session: Session) -> None:
+    documents = {}
+    for name in "abcdefgh":
+        job, documents[name] = add_feedback(session, name)
+        jobs.finish_jobs(session, [job.id], outcome(promoted=name == "f"), set())
+    names = {document_id: name for name, document_id in documents.items()}
+    chosen = "".join(names[document_id] for document_id in jobs.choose_replay_documents(session, [], 8))
+    assert chosen.startswith("hg")
+    assert sorted(chosen) == sorted(names.values())
+    assert not chosen.startswith("hgedcba")
+
+
 def test_corrections_are_kept_once_and_go_with_their_document(session: Session) -> None:
     job, document_id = add_feedback(session, "a")
     item = (document_id, "party", "bell")
