@@ -20,7 +20,7 @@ class TrainingConfig(BaseModel):
         0.1, description="Standard deviation of what the head sees of the encoder: the smaller, the dearer its weights"
     )
     sample_words: int = Field(100, description="Words in one sample of the head's training")
-    l2: float = Field(1.0, description="Half of it times the squared weights is added to the summed loss, in nats")
+    l2: float = Field(0.3, description="Half of it times the squared weights is added to the summed loss, in nats")
     first_iterations: int = Field(
         20, description="L-BFGS iterations of the head's first training, and after an adapter's"
     )
