@@ -12,7 +12,7 @@ from api.schemas import JobStatus
 from registry.annotations import get_latest_annotations, replace_annotations
 from registry.documents import get_document
 from registry.errors import InvalidInputError, UnavailableError
-from registry.jobs import add_job, list_job_documents, list_launched_runs, list_unlaunched_jobs
+from registry.jobs import add_job, find_unlaunched_job, list_job_documents, list_launched_runs
 from registry.tables import AnnotationBase, Job, JobType
 
 _logger = logging.getLogger(__name__)
@@ -47,9 +47,8 @@ class Launcher:
         Raises UnavailableError if Prefect does not answer; the jobs then stay as they are.
         """
         with Session(self._engine) as session:
-            waiting = list_unlaunched_jobs(session)
-            if waiting and not self._is_run_to_come(list_launched_runs(session)):
-                job = waiting[0]
+            job = find_unlaunched_job(session)
+            if job and not self._is_run_to_come(list_launched_runs(session)):
                 job.flow_run_id = self._prefect.start(job, list_job_documents(session, [job.id]))
                 session.add(job)
                 session.commit()

@@ -38,9 +38,7 @@ def update_annotation(session: Session, document: Document, annotation: Annotati
     """Overwrite an annotation; raises as `add_annotation` does."""
     check_annotation(document, new)
     _check_free(session, document.id, new, but=annotation.id)
-    annotation.sqlmodel_update(new.model_dump())
-    annotation.updated_at = datetime.now(UTC)
-    session.add(annotation)
+    _overwrite(session, annotation, new)
 
 
 def replace_annotations(session: Session, document: Document, new: Sequence[AnnotationBase]) -> None:
@@ -51,12 +49,11 @@ def replace_annotations(session: Session, document: Document, new: Sequence[Anno
         if _place(item) in seen:
             raise InvalidInputError(f"{item.type} from {item.start} to {item.end} is given twice")
         seen.add(_place(item))
-        kept = existing.pop(_place(item), None)
-        if kept is None:
-            check_annotation(document, item)
-            session.add(Annotation(document_id=document.id, **item.model_dump()))
+        check_annotation(document, item)
+        if kept := existing.pop(_place(item), None):
+            _overwrite(session, kept, item)
         else:
-            update_annotation(session, document, kept, item)
+            session.add(Annotation(document_id=document.id, **item.model_dump()))
     for annotation in existing.values():
         session.delete(annotation)
     session.flush()
@@ -120,6 +117,12 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> lis
             )
         )
     return found
+
+
+def _overwrite(session: Session, annotation: Annotation, new: AnnotationBase) -> None:
+    annotation.sqlmodel_update(new.model_dump())
+    annotation.updated_at = datetime.now(UTC)
+    session.add(annotation)
 
 
 def _place(annotation: AnnotationBase) -> tuple[str, int, int]:

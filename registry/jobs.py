@@ -53,10 +53,10 @@ def list_job_documents(session: Session, job_ids: Sequence[str], held_out: bool 
     return list(dict.fromkeys(session.exec(query.order_by(col(Document.created_at))).all()))
 
 
-def list_unlaunched_jobs(session: Session) -> Sequence[Job]:
-    """Return the jobs that no run was launched for and none has claimed."""
+def find_unlaunched_job(session: Session) -> Job | None:
+    """Return the oldest job that no run was launched for and none has claimed."""
     query = select(Job).where(col(Job.flow_run_id).is_(None), col(Job.claimed_by).is_(None))
-    return session.exec(query.order_by(col(Job.created_at))).all()
+    return session.exec(query.order_by(col(Job.created_at)).limit(1)).first()
 
 
 def list_launched_runs(session: Session) -> Sequence[str]:

@@ -12,7 +12,7 @@ from api.prefect_runs import PrefectRuns
 from api.schemas import JobStatus
 from local.processes import Stack
 from registry.errors import InvalidInputError, NotFoundError, UnavailableError
-from registry.jobs import add_job, claim_jobs, list_job_documents, list_unlaunched_jobs
+from registry.jobs import add_job, claim_jobs, find_unlaunched_job, list_job_documents
 from registry.settings import Settings
 from registry.tables import JobType
 from tests.registry.test_annotations import add_document, marked
@@ -97,10 +97,10 @@ def test_feedback_while_prefect_is_away_waits_and_is_launched_later(
     job = trigger_model_feedback(session, prefect_away, add_document(session).id, [marked("Bell")])
     with pytest.raises(UnavailableError):
         prefect_away.launch_waiting()
-    assert [waiting.id for waiting in list_unlaunched_jobs(session)] == [job.id]
+    assert find_unlaunched_job(session) == job
     session.commit()
     launcher.launch_waiting()
-    assert list_unlaunched_jobs(session) == []
+    assert find_unlaunched_job(session) is None
 
 
 def test_wrong_annotation_stores_neither_annotations_nor_job(session: Session, prefect_away: Launcher) -> None:
@@ -110,7 +110,7 @@ def test_wrong_annotation_stores_neither_annotations_nor_job(session: Session, p
     with pytest.raises(InvalidInputError):
         trigger_model_feedback(session, prefect_away, document.id, [marked("Acme Ltd"), wrong])
     session.rollback()
-    assert list_unlaunched_jobs(session) == []
+    assert find_unlaunched_job(session) is None
     with pytest.raises(InvalidInputError, match="no approved annotations"):
         trigger_model_feedback(session, prefect_away, document.id)
 
