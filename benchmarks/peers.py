@@ -99,9 +99,9 @@ class TrainerPeer:
     overlap: ClassVar[int] = 32
     batch_windows: ClassVar[int] = 8
     epochs: ClassVar[int] = 15
-    steps: ClassVar[tuple[int, int]] = (100, 400)
-    encoder_learning_rate: ClassVar[float] = 1e-4
-    head_learning_rate: ClassVar[float] = 1e-2
+    steps: ClassVar[tuple[int, int]] = (400, 400)
+    encoder_learning_rate: ClassVar[float] = 3e-4
+    head_learning_rate: ClassVar[float] = 3e-3
 
     def train(self, documents: Sequence[AnnotationData]) -> Predictor:
         set_seed(0)
