@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, Services, ServicesDep, SessionDep
 from api.location import locate
-from api.pdf import read_document
+from api.reading import read_document
 from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
 from embeddinggemma_feasibility.annotation_data import Entity
 from registry.documents import find_document_by_content, get_document, is_held_out, list_documents
@@ -34,7 +34,7 @@ def upload_document(
     sha256 = hashlib.sha256(content).hexdigest()
     if existing := find_document_by_content(session, sha256):
         return existing
-    read = read_document(content)
+    read = read_document(content, services.settings)
     document = Document(
         filename=file.filename or "unnamed",
         media_type=read.media_type,

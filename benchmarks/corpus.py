@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.pdf import read_document
+from api.reading import read_document
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from local.alignment import carry_spans
 from local.contract_generator import generate_contract
+from registry.settings import Settings
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -40,7 +41,7 @@ def _read_pdfs(folder: Path) -> Iterator[Contract]:
     gold = {data.document_id: data for data in read_corpus(folder.parent / "cuad/train.jsonl.xz")}
     for entry in json.loads((folder / "contracts.json").read_text()):
         written, pdf = gold[entry["cuad_id"]], (folder / entry["file"]).read_bytes()
-        text = read_document(pdf).text
+        text = read_document(pdf, Settings()).text
         with contextlib.suppress(ValueError):
             spans = tuple(carry_spans(written.text, written.spans, text))
             yield Contract(entry["file"], pdf, AnnotationData(written.document_id, text, spans))

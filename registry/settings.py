@@ -27,6 +27,10 @@ class Settings(BaseSettings):
     cache_folder: str = Field(".local/cache", description="Where what the encoder has read is kept, by API and runs")
     cache_bytes: int = Field(4_000_000_000, description="Size of that cache at most")
     max_upload_bytes: int = Field(50_000_000, description="Largest file that can be uploaded")
+    max_pages: int = Field(2_000, description="Pages of a PDF at most")
+    max_characters: int = Field(1_000_000, description="Characters of a document at most")
+    pdf_seconds: float = Field(15, description="How long reading a PDF may take")
+    pdf_memory_bytes: int = Field(2_000_000_000, description="Address space of the process that reads a PDF")
 
     @property
     def mlflow_ui_url(self) -> str:

@@ -1,14 +1,15 @@
 import numpy as np
 
 from api.location import Location, find_offsets, locate
-from api.pdf import read_document
+from api.reading import read_document
 from local.alignment import carry_spans
 from local.contract_generator import generate_contract
+from registry.settings import Settings
 
 
 def test_every_entity_is_found_again_at_its_location() -> None:
     contract = generate_contract(10)
-    read = read_document(contract.pdf)
+    read = read_document(contract.pdf, Settings())
     assert read.boxes is not None
     for span in carry_spans(contract.text, contract.spans, read.text):
         locations = locate(read.boxes, span.start, span.end)
@@ -19,7 +20,7 @@ def test_every_entity_is_found_again_at_its_location() -> None:
 
 def test_title_stands_above_the_rest() -> None:
     contract = generate_contract(10)
-    read = read_document(contract.pdf)
+    read = read_document(contract.pdf, Settings())
     assert read.boxes is not None
     spans = carry_spans(contract.text, contract.spans, read.text)
     tops = {span.type: locate(read.boxes, span.start, span.end)[0].boxes[0][1] for span in spans}

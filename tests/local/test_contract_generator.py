@@ -1,15 +1,16 @@
 import pytest
 
-from api.pdf import read_document
+from api.reading import read_document
 from local.alignment import carry_spans
 from local.contract_generator import generate_contract
 from local.wording import WORDINGS
+from registry.settings import Settings
 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_generated_pdf_reads_as_written_and_its_entities_stand_there(seed: int) -> None:
     contract = generate_contract(seed)
-    text = read_document(contract.pdf).text
+    text = read_document(contract.pdf, Settings()).text
     carried = carry_spans(contract.text, contract.spans, text)
     for span, written in zip(carried, contract.spans, strict=True):
         value = contract.text[written.start : written.end]

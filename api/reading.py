@@ -1,0 +1,72 @@
+"""Reading an upload: its text, its pages, and where each character stands on its page."""
+
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from api import pdf_reader
+from registry.errors import InvalidInputError, UnsupportedFileError
+from registry.settings import Settings
+
+_AT_ONCE = threading.BoundedSemaphore(os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class ReadDocument:
+    """An upload's text; for PDFs `boxes` as in `ReadPdf`."""
+
+    text: str
+    media_type: str
+    page_count: int
+    boxes: NDArray[np.float32] | None
+
+
+def read_document(content: bytes, settings: Settings) -> ReadDocument:
+    """Read a PDF or UTF-8 text.
+
+    Raises UnsupportedFileError for anything else, InvalidInputError for a PDF that is encrypted or broken, has no text
+    or exceeds a limit of the settings, and for text that is empty or too long.
+    """
+    if content[:1024].lstrip().startswith(b"%PDF-"):
+        with _AT_ONCE:
+            return _read_pdf(content, settings)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnsupportedFileError("The file is neither a PDF nor plain text in UTF-8") from error
+    if "\0" in text:
+        raise UnsupportedFileError("The file is neither a PDF nor plain text in UTF-8")
+    if not text.strip():
+        raise InvalidInputError("The file is empty: there is no text to read")
+    if len(text) > settings.max_characters:
+        raise InvalidInputError(f"The file has more than {settings.max_characters} characters: split it")
+    return ReadDocument(text, "text/plain", 1, None)
+
+
+def _read_pdf(content: bytes, settings: Settings) -> ReadDocument:
+    """Have a process of its own read the PDF, without the environment, where secrets are."""
+    limits = (settings.pdf_memory_bytes, settings.max_pages, settings.max_characters)
+    command = [sys.executable, "-I", str(Path(pdf_reader.__file__)), *map(str, limits)]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command,
+            input=content,
+            capture_output=True,
+            timeout=settings.pdf_seconds,
+            check=False,
+            env={"OPENBLAS_NUM_THREADS": "1"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InvalidInputError(f"The PDF is not read within {settings.pdf_seconds:g} s: export it again") from error
+    if done.returncode == pdf_reader.REFUSED:
+        raise InvalidInputError(done.stdout.decode())
+    if done.returncode:
+        raise InvalidInputError("The PDF cannot be read in the memory there is: export it again from its source")
+    read = pdf_reader.unpack(done.stdout)
+    return ReadDocument(read.text, "application/pdf", read.page_count, read.boxes)

@@ -1,0 +1,73 @@
+"""PDFs are read in a process of their own, within limits, whatever is in them."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from api.reading import read_document
+from local.contract_generator import generate_contract
+from registry.errors import ContractFeedbackError, InvalidInputError
+from registry.settings import Settings
+
+PDFS = Path(__file__).parents[3] / "shared" / "data" / "pdfs"
+MUTATIONS = 40
+
+
+def mutate(content: bytes, seed: int) -> bytes:
+    """Return the bytes flipped, cut, repeated, or with an object that refers to another one or to itself."""
+    chooser, damaged = random.Random(seed), bytearray(content)  # noqa: S311
+    kind = chooser.randrange(4)
+    if kind == 0:
+        for _ in range(chooser.randint(1, 200)):
+            damaged[chooser.randrange(len(damaged))] = chooser.randrange(256)
+    elif kind == 1:
+        start = chooser.randrange(len(damaged))
+        del damaged[start : start + chooser.randint(1, len(damaged) // 2)]
+    elif kind == 2:
+        start = chooser.randrange(len(damaged))
+        piece = damaged[start : start + chooser.randint(1, 5000)]
+        damaged[start:start] = piece * chooser.randint(1, 50)
+    else:
+        references = [place for place in range(len(damaged)) if damaged[place : place + 4] == b" 0 R"]
+        for place in chooser.sample(references, min(len(references), 5)):
+            damaged[place - 1 : place] = str(chooser.randint(1, 9)).encode()
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_pages": 0}, "up to 0 are read"),
+        ({"max_characters": 100}, "more than 100 characters"),
+        ({"pdf_seconds": 0.001}, "not read within 0.001 s"),
+        ({"pdf_memory_bytes": 1_000_000}, "cannot be read in the memory"),
+    ],
+)
+def test_pdf_beyond_a_limit_is_refused(limits: dict[str, float], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        read_document(generate_contract(0).pdf, Settings(**limits))
+
+
+def test_text_beyond_the_limit_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="more than 5 characters"):
+        read_document(b"123456", Settings(max_characters=5))
+
+
+def test_reader_sees_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    assert read_document(generate_contract(0).pdf, Settings()).page_count
+
+
+@pytest.mark.skipif(not PDFS.exists(), reason="../shared/data/pdfs is not there")
+def test_damaged_pdf_is_read_or_refused() -> None:
+    originals = sorted(PDFS.rglob("*.pdf"))
+    refused = 0
+    for seed in range(MUTATIONS):
+        content = originals[seed % len(originals)].read_bytes()
+        try:
+            read_document(mutate(content, seed), Settings())
+        except ContractFeedbackError:
+            refused += 1
+    assert 0 < refused < MUTATIONS
