@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Body, status
+from fastapi import APIRouter, Body, Header, status
+from sqlmodel import Session
 
 from api.dependencies import AnnotatorDep, ReaderDep, Services, ServicesDep, SessionDep
 from api.label_studio import LabelStudioTask, read_label_studio
@@ -11,10 +12,13 @@ from api.location import find_offsets
 from api.schemas import AnnotationCreate, AnnotationPublic
 from registry import annotations as queries
 from registry.documents import get_document
-from registry.errors import InvalidInputError
+from registry.errors import InvalidInputError, StaleRevisionError
 from registry.tables import Annotation, AnnotationBase, Document
 
 router = APIRouter(tags=["annotations"])
+RevisionDep = Annotated[
+    str | None, Header(alias="If-Match", description="Change this revision only, not what somebody made of it since")
+]
 
 
 @router.post("/documents/{document_id}/annotations", status_code=status.HTTP_201_CREATED)
@@ -37,10 +41,15 @@ def read_annotations(document_id: str, session: SessionDep, _: ReaderDep) -> lis
 
 @router.put("/annotations/{annotation_id}")
 def change_annotation(
-    annotation_id: str, new: AnnotationCreate, session: SessionDep, services: ServicesDep, caller: AnnotatorDep
+    annotation_id: str,
+    new: AnnotationCreate,
+    session: SessionDep,
+    services: ServicesDep,
+    caller: AnnotatorDep,
+    revision: RevisionDep = None,
 ) -> AnnotationPublic:
     """Replace an annotation."""
-    annotation = queries.get_annotation(session, annotation_id)
+    annotation = _get_annotation(session, annotation_id, revision)
     document = get_document(session, annotation.document_id)
     queries.update_annotation(session, document, annotation, resolve_annotation(document, new, services, caller))
     session.commit()
@@ -48,9 +57,9 @@ def change_annotation(
 
 
 @router.delete("/annotations/{annotation_id}", status_code=status.HTTP_204_NO_CONTENT)
-def delete_annotation(annotation_id: str, session: SessionDep, _: AnnotatorDep) -> None:
+def delete_annotation(annotation_id: str, session: SessionDep, _: AnnotatorDep, revision: RevisionDep = None) -> None:
     """Delete an annotation."""
-    session.delete(queries.get_annotation(session, annotation_id))
+    session.delete(_get_annotation(session, annotation_id, revision))
     session.commit()
 
 
@@ -66,6 +75,15 @@ def ingest_label_studio(
     queries.replace_annotations(session, document, read_label_studio(export, document.text, caller))
     session.commit()
     return _publish(queries.list_annotations(session, document_id))
+
+
+def _get_annotation(session: Session, annotation_id: str, revision: str | None) -> Annotation:
+    annotation = queries.get_annotation(session, annotation_id)
+    if revision is not None and revision.strip('"') != str(annotation.revision):
+        raise StaleRevisionError(
+            f"Annotation {annotation_id} has revision {annotation.revision} by now, not {revision}: read it again"
+        )
+    return annotation
 
 
 def resolve_annotation(document: Document, new: AnnotationCreate, services: Services, reviewer: str) -> AnnotationBase:

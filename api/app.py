@@ -7,8 +7,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prefect.client.orchestration import get_client
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import StaleDataError
 
-from api import annotations, documents, health, jobs, models
+from api import annotations, audit, documents, health, jobs, models
 from api.dependencies import Services
 from api.launcher import Launcher
 from api.prefect_runs import PrefectRuns
@@ -26,6 +28,7 @@ _ERRORS = {
     403: "The key lacks the scope",
     404: "What the path or body names does not exist",
     409: "It contradicts what is stored",
+    412: "It was changed since it was read: read it again",
     413: "The file is too large",
     415: "The file is neither a PDF nor plain text",
     422: "It can be read, but makes no sense: the detail says what to do",
@@ -44,8 +47,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses={status: {"model": ErrorResponse, "description": text} for status, text in _ERRORS.items()},
     )
     app.add_exception_handler(ContractFeedbackError, _answer_error)
+    app.add_exception_handler(IntegrityError, _answer_conflict)
+    app.add_exception_handler(StaleDataError, _answer_conflict)
     app.add_exception_handler(RequestValidationError, _answer_unfit_request)
-    for room in (documents, annotations, jobs, models, health):
+    for room in (documents, annotations, jobs, models, audit, health):
         app.include_router(room.router)
     return app
 
@@ -80,6 +85,11 @@ async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, ContractFeedbackError) else 500
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
     return JSONResponse({"detail": str(error)}, status, headers)
+
+
+async def _answer_conflict(_: Request, error: Exception) -> JSONResponse:
+    detail = "Somebody changed the same at the same moment: read it again, then repeat the request"
+    return JSONResponse({"detail": detail}, 409)
 
 
 async def _answer_unfit_request(_: Request, error: Exception) -> JSONResponse:

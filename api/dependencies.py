@@ -13,6 +13,7 @@ from api.launcher import Launcher
 from api.prefect_runs import PrefectRuns
 from api.served_model import ServedModel
 from embeddinggemma_feasibility.representations import RepresentationCache
+from registry.audit import act_for
 from registry.document_store import DocumentStore
 from registry.errors import ForbiddenError, UnauthorizedError
 from registry.keys import Scope, find_key
@@ -61,6 +62,7 @@ def _require(scope: Scope) -> Callable[..., str]:
             raise UnauthorizedError("Send a valid API key: Authorization: Bearer cf_…")
         if scope not in key.scopes and Scope.ADMIN not in key.scopes:
             raise ForbiddenError(f"The key {key.name!r} lacks the scope {scope.value!r}")
+        act_for(session, key.name)
         return key.name
 
     return check_scope
@@ -68,6 +70,7 @@ def _require(scope: Scope) -> Callable[..., str]:
 
 ReaderDep = Annotated[str, Depends(_require(Scope.READ))]
 AnnotatorDep = Annotated[str, Depends(_require(Scope.ANNOTATE))]
+AdministratorDep = Annotated[str, Depends(_require(Scope.ADMIN))]
 TrainerDep = Annotated[str, Depends(_require(Scope.TRAIN))]
 
 OffsetDep = Annotated[int, Query(ge=0, description="How many to skip")]

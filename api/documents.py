@@ -12,6 +12,7 @@ from api.location import locate
 from api.reading import read_document
 from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
 from embeddinggemma_feasibility.annotation_data import Entity
+from registry.audit import forget_contents
 from registry.documents import find_document_by_content, get_document, is_held_out, list_documents
 from registry.errors import TooLargeError
 from registry.tables import Document
@@ -92,6 +93,8 @@ def read_text(document_id: str, session: SessionDep, _: ReaderDep) -> str:
 def delete_document(document_id: str, session: SessionDep, services: ServicesDep, _: AnnotatorDep) -> None:
     """Delete a document with its annotations. Versions of the model that learned from it stay."""
     session.delete(get_document(session, document_id))
+    session.flush()
+    forget_contents(session, document_id)
     session.commit()
     services.store.delete(document_id)
 

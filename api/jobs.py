@@ -1,8 +1,9 @@
 """Feedback, training runs, and the jobs they become."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Header, status
 from sqlmodel import Session
 
 from api.annotations import resolve_annotation
@@ -27,10 +28,13 @@ def give_feedback(
     services: ServicesDep,
     caller: TrainerDep,
     feedback: FeedbackRequest | None = None,
+    idempotency_key: Annotated[
+        str | None, Header(max_length=200, description="The same key again gives the same job, and changes nothing")
+    ] = None,
 ) -> JobResponse:
     """Let the model learn from the document's annotations, or from those in the body, which replace them.
 
-    The answer comes before the training: follow `links.job`.
+    The answer comes before the training: follow `links.job`. The annotations of the last feedback again give its job.
     """
     feedback = feedback or FeedbackRequest()
     document = get_document(session, document_id)
@@ -38,8 +42,9 @@ def give_feedback(
     annotations = None
     if feedback.annotations is not None:
         annotations = [resolve_annotation(document, new, services, reviewer) for new in feedback.annotations]
-    job = trigger_model_feedback(session, services.launcher, document_id, annotations, reviewer, feedback.note)
-    return _respond(session, services, job, JobStatus.PENDING)
+    key = f"{caller} {idempotency_key}" if idempotency_key else None
+    job = trigger_model_feedback(session, services.launcher, document_id, annotations, reviewer, feedback.note, key)
+    return _respond(session, services, job, JobStatus.COMPLETED if job.outcome else JobStatus.PENDING)
 
 
 @router.post("/training-runs", status_code=status.HTTP_202_ACCEPTED)
@@ -108,10 +113,20 @@ def _read_states(services: Services, jobs: Sequence[Job]) -> dict[str, RunState]
     run_ids = {job.id: job.claimed_by or job.flow_run_id for job in jobs if not job.outcome}
     known = [run_id for run_id in run_ids.values() if run_id]
     runs = services.prefect.read_states(known) if known else {}
-    states = {job.id: RunState(JobStatus.COMPLETED) for job in jobs}
-    for job_id, run_id in run_ids.items():
-        states[job_id] = runs.get(run_id or "", RunState(JobStatus.PENDING, "Waits to be launched"))
+    states = {
+        job.id: RunState(JobStatus.FAILED if (job.outcome or {}).get("failed") else JobStatus.COMPLETED) for job in jobs
+    }
+    for job in jobs:
+        if job.id in run_ids:
+            states[job.id] = runs.get(run_ids[job.id] or "", _describe_waiting(job))
     return states
+
+
+def _describe_waiting(job: Job) -> RunState:
+    message = "Waits to be launched"
+    if job.attempts:
+        message += f" again: {job.attempts} run{'s' * (job.attempts != 1)} failed, at last because: {job.last_failure}"
+    return RunState(JobStatus.PENDING, message)
 
 
 def _respond(session: Session, services: Services, job: Job, status: JobStatus) -> JobResponse:

@@ -2,28 +2,43 @@
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from api.prefect_runs import PrefectRuns
+from api.prefect_runs import PrefectRuns, RunState
 from api.schemas import JobStatus
-from registry.annotations import get_latest_annotations, replace_annotations
+from registry.annotations import get_latest_annotations, hash_annotations, list_annotations, replace_annotations
 from registry.documents import get_document
-from registry.errors import InvalidInputError, UnavailableError
-from registry.jobs import add_job, find_unlaunched_job, list_job_documents, list_launched_runs
+from registry.errors import ConflictError, InvalidInputError, UnavailableError
+from registry.jobs import (
+    add_job,
+    find_job_by_key,
+    find_last_feedback,
+    find_unlaunched_job,
+    list_job_documents,
+    list_unanswered_runs,
+    release_jobs,
+)
 from registry.tables import AnnotationBase, Job, JobType
 
 _logger = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 300.0
+_LOST = RunState(JobStatus.FAILED, "Prefect does not know the run any more")
 
 
 class Launcher:
-    """A thread that starts the deployment for the jobs that wait, when it is woken and every few seconds."""
+    """A thread that starts the deployment for the jobs that wait, when it is woken and every few seconds.
+
+    What a run has left without an answer when it failed or crashed waits again, until it is answered.
+    """
 
     def __init__(self, engine: Engine, prefect: PrefectRuns) -> None:
         self._engine, self._prefect = engine, prefect
+        self._paused_until: dict[str, float] = {}
         self._woken, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
 
@@ -47,15 +62,25 @@ class Launcher:
         Raises UnavailableError if Prefect does not answer; the jobs then stay as they are.
         """
         with Session(self._engine) as session:
-            job = find_unlaunched_job(session)
-            if job and not self._is_run_to_come(list_launched_runs(session)):
+            run_ids = list_unanswered_runs(session)
+            states = self._prefect.read_states(run_ids) if run_ids else {}
+            for run_id in run_ids:
+                state = states.get(run_id, _LOST)
+                if state.status == JobStatus.FAILED:
+                    self._launch_again(session, run_id, state.message or "Prefect gives no reason")
+            paused = [job_id for job_id, until in self._paused_until.items() if until > time.monotonic()]
+            job = find_unlaunched_job(session, paused)
+            if job and not any(state.status == JobStatus.PENDING for state in states.values()):
                 job.flow_run_id = self._prefect.start(job, list_job_documents(session, [job.id]))
                 session.add(job)
                 session.commit()
 
-    def _is_run_to_come(self, run_ids: Sequence[str]) -> bool:
-        states = self._prefect.read_states(run_ids) if run_ids else {}
-        return any(state.status == JobStatus.PENDING for state in states.values())
+    def _launch_again(self, session: Session, run_id: str, reason: str) -> None:
+        """Have a run's jobs launched anew, since it has ended without answering them: later each time."""
+        for job_id, attempts in release_jobs(session, run_id, reason).items():
+            _logger.warning("Run %s of job %s ended without an answer (%s): launched again", run_id, job_id, reason)
+            self._paused_until[job_id] = time.monotonic() + min(_LONGEST_PAUSE_SECONDS, 2**attempts)
+        session.commit()
 
     def _run(self) -> None:
         while not self._stopped:
@@ -76,13 +101,17 @@ def trigger_model_feedback(
     annotations: Sequence[AnnotationBase] | None = None,
     triggered_by: str = "api",
     note: str | None = None,
+    idempotency_key: str | None = None,
 ) -> Job:
     """Store feedback on a document, with the annotations that replace the document's if there are any, and launch it.
 
-    It is launched after the commit, in its own time: from then on the feedback is not lost. Raises NotFoundError, and
-    InvalidInputError for annotations that do not fit and where there is nothing to learn from.
+    It is launched after the commit, in its own time: from then on the feedback is not lost. The same annotations again,
+    or the same idempotency key, give the job that is there. Raises NotFoundError; InvalidInputError for annotations
+    that do not fit, and where there is nothing to learn from; ConflictError for a key that came with other feedback.
     """
     document = get_document(session, document_id)
+    if idempotency_key and (known := find_job_by_key(session, idempotency_key)):
+        return _check_same(session, known, document_id, annotations)
     if annotations is not None:
         replace_annotations(session, document, annotations)
     elif not get_latest_annotations(session, [document_id])[0].spans:
@@ -90,7 +119,19 @@ def trigger_model_feedback(
             "The document has no approved annotations to learn from. Send `annotations`; an empty list says that "
             "there is nothing to mark in it."
         )
-    job = add_job(session, JobType.FEEDBACK, [document_id], triggered_by, note)
+    annotations_sha256 = hash_annotations(list_annotations(session, document_id))
+    job = find_last_feedback(session, document_id)
+    if job is None or job.annotations_sha256 != annotations_sha256 or (job.outcome or {}).get("failed"):
+        job = add_job(session, JobType.FEEDBACK, [document_id], triggered_by, note)
+        job.annotations_sha256, job.idempotency_key = annotations_sha256, idempotency_key
+        session.add(job)
     session.commit()
     launcher.wake()
     return job
+
+
+def _check_same(session: Session, known: Job, document_id: str, annotations: Sequence[AnnotationBase] | None) -> Job:
+    is_same = annotations is None or hash_annotations(annotations) == known.annotations_sha256
+    if not is_same or list_job_documents(session, [known.id]) != [document_id]:
+        raise ConflictError("This Idempotency-Key came with other feedback before: send a new key with this")
+    return known

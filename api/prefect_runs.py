@@ -50,14 +50,18 @@ class PrefectRuns:
         self._client, self._settings = client, settings
 
     def start(self, job: Job, document_ids: Sequence[str]) -> str:
-        """Start the deployment for a job and return the run's id; for the same job always the same run."""
+        """Start the deployment for a job and return the run's id; for the same attempt always the same run."""
         documents = f"{len(document_ids)} document{'s' * (len(document_ids) != 1)}"
         name = f"{job.type.replace('_', ' ')} on {documents} by {job.triggered_by}"
         request = {"job_id": job.id, "document_ids": list(document_ids), "triggered_by": job.triggered_by}
         try:
             deployment = self._client.read_deployment_by_name(self._settings.deployment)
             run = self._client.create_flow_run_from_deployment(
-                deployment.id, name=name, parameters={"request": request}, idempotency_key=job.id, tags=[job.type]
+                deployment.id,
+                name=name,
+                parameters={"request": request},
+                idempotency_key=f"{job.id} {job.attempts}",
+                tags=[job.type],
             )
         except ObjectNotFound as error:
             raise UnavailableError(f"Prefect has no deployment {self._settings.deployment}: deploy it") from error

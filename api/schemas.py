@@ -2,14 +2,14 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.location import Location
 from registry.models import Lineage, ModelVersion
 from registry.outcome import Outcome
-from registry.tables import AnnotationStatus, DocumentBase, JobType
+from registry.tables import AnnotationStatus, AuditAction, DocumentBase, JobType
 
 Item = TypeVar("Item")
 
@@ -89,6 +89,21 @@ class AnnotationPublic(BaseModel):
     status: AnnotationStatus
     created_at: datetime
     updated_at: datetime
+    revision: int = Field(description="For `If-Match`: a change is refused if this one is no longer the newest")
+
+
+class AuditEntryPublic(BaseModel):
+    """One change by one principal."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    at: datetime
+    principal: str = Field(description="The name of the API key")
+    action: AuditAction
+    entity: str
+    entity_id: str
+    document_id: str | None
+    before: dict[str, Any] | None = Field(description="What was overwritten or deleted")
 
 
 class FeedbackRequest(BaseModel):

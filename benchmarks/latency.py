@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
@@ -120,9 +121,9 @@ def _time_answers(stack: Stack, client: ReviewerClient) -> list[float]:
     def send(document: ReviewedDocument) -> list[float]:
         own = ReviewerClient(stack.api_url, stack.api_key)
         seconds = []
-        for _ in range(3):
+        for marked in (document.spans, document.spans[1:], document.spans):  # the same again would be the same job
             started = time.monotonic()
-            own.feed_back(document)
+            own.feed_back(replace(document, spans=marked))
             seconds.append(time.monotonic() - started)
         return seconds
 

@@ -24,7 +24,11 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 from embeddinggemma_feasibility.windows import EncodedDocument, Window, tag_words, words_between
 
 
-class CollapsedModelError(RuntimeError):
+class UnteachableError(ValueError):
+    """The annotations make no model; the message says why."""
+
+
+class CollapsedModelError(UnteachableError):
     """The fine-tuned model predicts nothing where its reviewers marked something."""
 
 
@@ -73,13 +77,13 @@ def fine_tune_model(
     The head learns each time, on representations that the encoder has made once. The adapter has its turn when the
     number of documents learned has doubled, since the encoder must then read all documents again.
 
-    Raises ValueError if nothing is marked and there is no champion, or if there are no words; CollapsedModelError if
-    the result predicts nothing in documents where something is marked.
+    Raises UnteachableError if nothing is marked and there is no champion, or if there are no words; of these
+    CollapsedModelError if the result predicts nothing in documents where something is marked.
     """
     started = time.monotonic()
     types = sorted({span.type for document in [*annotations, *replay] for span in document.spans})
     if champion is None and not types:
-        raise ValueError("Nothing is marked in these documents: a first model needs at least one annotation")
+        raise UnteachableError("Nothing is marked in these documents: a first model needs at least one annotation")
     if champion is None:
         tagger = Tagger(encoder or load_encoder(), types, config or TrainingConfig())
     else:
@@ -89,7 +93,7 @@ def fine_tune_model(
     losses: list[float] = []
     samples = _choose_samples(tagger, annotations, replay, champion, cache, chooser)
     if not samples:
-        raise ValueError("There are no words in these documents to learn from")
+        raise UnteachableError("There are no words in these documents to learn from")
     if champion is None:
         tagger.standardise([document.representation for document in dict.fromkeys(s.document for s in samples)])
     iterations = tagger.config.later_iterations if champion else tagger.config.first_iterations

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from embeddinggemma_feasibility import evaluation
 from embeddinggemma_feasibility.annotation_data import AnnotationData
-from embeddinggemma_feasibility.contract_data_trainer import FineTuning, fine_tune_model
+from embeddinggemma_feasibility.contract_data_trainer import FineTuning, UnteachableError, fine_tune_model
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.evaluation import ENOUGH_HELD_OUT, Item, ModelScores, Predictions
 from embeddinggemma_feasibility.tagger import Tagger
@@ -109,7 +109,11 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
         return Completed(message="Nothing waits: a run has answered this already")
     champion, challenger = load_models(flow_run_id)
     if work.taught and not challenger:
-        tuned = fine_tune(work, champion, progress)
+        try:
+            tuned = fine_tune(work, champion, progress)
+        except UnteachableError as error:
+            refuse(flow_run_id, work, str(error))
+            raise
         challenger = save_challenger(flow_run_id, work, champion, tuned)
     comparison = evaluate(work, champion, challenger, progress)
     outcome = register(flow_run_id, work, challenger, comparison)
@@ -164,6 +168,14 @@ def fine_tune(work: Work, champion: Model | None, progress: Progress) -> FineTun
         cache=build_cache(get_settings()),
         on_progress=lambda share: progress.reach(5 + 50 * share),
     )
+
+
+@_outside
+def refuse(flow_run_id: str, work: Work, reason: str) -> None:
+    """Answer the jobs: another run would end as this one."""
+    outcome = Outcome(flow_run_id=flow_run_id, promoted=False, failed=True, reason=reason)
+    with open_session(get_settings()) as session:
+        jobs.finish_jobs(session, work.job_ids, outcome, set())
 
 
 @_outside

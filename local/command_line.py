@@ -14,6 +14,7 @@ import uvicorn
 from api.app import create_app
 from local.demo import play_demo
 from local.processes import DEFAULT_PORTS, Stack, run_stack
+from registry.audit import act_for
 from registry.database import migrate_database, open_session
 from registry.keys import Scope, add_key, has_keys
 from registry.settings import get_settings
@@ -47,6 +48,7 @@ def add_api_key(name: str, scope: Annotated[list[Scope] | None, typer.Option(hel
     settings = get_settings()
     migrate_database(settings)
     with open_session(settings) as session:
+        act_for(session, "command line")
         key = add_key(session, name, scope or [Scope.READ])
     typer.echo(key)
 

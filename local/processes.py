@@ -1,5 +1,6 @@
 """Everything a single machine needs, as processes of this one: Prefect, MLflow, a worker, the API."""
 
+import json
 import math
 import os
 import signal
@@ -15,6 +16,8 @@ from tempfile import TemporaryDirectory
 
 import certifi
 import httpx
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.events.schemas.automations import AutomationCore
 from pydantic import SecretStr
 
 from embeddinggemma_feasibility.encoders import PACKAGED
@@ -68,6 +71,7 @@ def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = PACKAGE
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",  # 30 is how long a run waits behind another
         "PREFECT_WORKER_QUERY_SECONDS": "0.25",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # automations.json
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait take the processor from the other processes
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",  # for prefect.yaml's command
         "DO_NOT_TRACK": "1",
@@ -99,6 +103,7 @@ def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = PACKAGE
         key = _local_key(folder, environment["CONTRACT_FEEDBACK_DATABASE_URL"])
         _wait(answers(f"{prefect_url}/api/health"), prefect, folder / "logs/prefect.log")
         _deploy(environment)
+        _automate(environment["PREFECT_API_URL"])
         start("worker", "prefect", "worker", "start", "--pool", "contract-feedback", "--type", "process")
         api = start("api", "local.command_line", "api", "--port", api_port)
         _wait(answers(f"{mlflow_url}/health"), mlflow, folder / "logs/mlflow.log")
@@ -121,6 +126,16 @@ def _deploy(environment: dict[str, str]) -> None:
         )
         if done.returncode:
             raise RuntimeError(f"`prefect {' '.join(command)}` failed: {done.stdout}{done.stderr}")
+
+
+def _automate(prefect_api_url: str) -> None:
+    """Send the automations of `automations.json` to the Prefect server, in place of those that have their names."""
+    with SyncPrefectClient(prefect_api_url) as prefect:
+        for description in json.loads((Path(__file__).parent.parent / "automations.json").read_text()):
+            automation = AutomationCore.model_validate(description)
+            for earlier in prefect.read_automations_by_name(automation.name):
+                prefect.delete_automation(earlier.id)
+            prefect.create_automation(automation)
 
 
 def _one_certificate(folder: Path) -> Path:

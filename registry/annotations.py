@@ -1,5 +1,7 @@
 """Queries on annotations, and what of them teaches."""
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -73,6 +75,12 @@ def list_annotations(session: Session, document_id: str) -> Sequence[Annotation]
     return session.exec(query.order_by(col(Annotation.start), col(Annotation.end), col(Annotation.type))).all()
 
 
+def hash_annotations(annotations: Sequence[AnnotationBase]) -> str:
+    """Return a hash of what is marked in a document, and how far it is approved, in whatever order."""
+    marked = sorted((*_place(annotation), annotation.status) for annotation in annotations)
+    return hashlib.sha256(json.dumps(marked).encode()).hexdigest()
+
+
 def list_annotated_documents(session: Session) -> Sequence[str]:
     """Return the ids of the documents with approved annotations."""
     query = select(Annotation.document_id).where(Annotation.status == AnnotationStatus.APPROVED).distinct()
@@ -120,9 +128,11 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> lis
 
 
 def _overwrite(session: Session, annotation: Annotation, new: AnnotationBase) -> None:
-    annotation.sqlmodel_update(new.model_dump())
-    annotation.updated_at = datetime.now(UTC)
-    session.add(annotation)
+    values = new.model_dump()
+    if any(getattr(annotation, name) != value for name, value in values.items()):
+        annotation.sqlmodel_update(values)
+        annotation.updated_at = datetime.now(UTC)
+        session.add(annotation)
 
 
 def _place(annotation: AnnotationBase) -> tuple[str, int, int]:

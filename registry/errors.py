@@ -19,6 +19,12 @@ class ConflictError(ContractFeedbackError):
     status_code = 409
 
 
+class StaleRevisionError(ContractFeedbackError):
+    """What is to be changed was changed since it was read."""
+
+    status_code = 412
+
+
 class TooLargeError(ContractFeedbackError):
     """The upload exceeds the limit."""
 

@@ -1,14 +1,17 @@
 """Queries on jobs: stored when asked for, claimed by a flow run, finished with its outcome."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from sqlmodel import Session, col, func, or_, select
+from sqlmodel import Session, and_, col, func, or_, select, update
 
 from embeddinggemma_feasibility.evaluation import Item
 from registry.errors import NotFoundError
 from registry.outcome import Outcome
 from registry.tables import Correction, Document, Job, JobDocument, JobType
+
+MAX_ATTEMPTS = 20
+_ALONE_AFTER = 2
 
 
 def add_job(
@@ -21,6 +24,17 @@ def add_job(
     session.add_all(JobDocument(job_id=job.id, document_id=document_id) for document_id in document_ids)
     session.flush()
     return job
+
+
+def find_job_by_key(session: Session, idempotency_key: str) -> Job | None:
+    """Return the job that was stored for a client's idempotency key."""
+    return session.exec(select(Job).where(Job.idempotency_key == idempotency_key)).first()
+
+
+def find_last_feedback(session: Session, document_id: str) -> Job | None:
+    """Return the job of a document's last feedback."""
+    query = select(Job).join(JobDocument).where(JobDocument.document_id == document_id, Job.type == JobType.FEEDBACK)
+    return session.exec(query.order_by(col(Job.created_at).desc()).limit(1)).first()
 
 
 def create_training_run(session: Session, document_ids: Sequence[str], triggered_by: str) -> Job:
@@ -53,25 +67,59 @@ def list_job_documents(session: Session, job_ids: Sequence[str], held_out: bool 
     return list(dict.fromkeys(session.exec(query.order_by(col(Document.created_at))).all()))
 
 
-def find_unlaunched_job(session: Session) -> Job | None:
-    """Return the oldest job that no run was launched for and none has claimed."""
-    query = select(Job).where(col(Job.flow_run_id).is_(None), col(Job.claimed_by).is_(None))
+def find_unlaunched_job(session: Session, without: Collection[str] = ()) -> Job | None:
+    """Return the oldest job that no run was launched for and none has claimed or answered, but for `without`."""
+    query = select(Job).where(
+        col(Job.flow_run_id).is_(None),
+        col(Job.claimed_by).is_(None),
+        col(Job.outcome).is_(None),
+        col(Job.id).not_in(without),
+    )
     return session.exec(query.order_by(col(Job.created_at)).limit(1)).first()
 
 
-def list_launched_runs(session: Session) -> Sequence[str]:
-    """Return the runs that were launched for jobs which no run has claimed yet."""
-    query = select(Job.flow_run_id).where(col(Job.flow_run_id).is_not(None), col(Job.claimed_by).is_(None))
-    return [run_id for run_id in session.exec(query) if run_id]
+def list_unanswered_runs(session: Session) -> list[str]:
+    """Return the runs that the jobs without an answer were claimed by or, until then, launched as."""
+    run_id = func.coalesce(Job.claimed_by, Job.flow_run_id)
+    query = select(run_id).where(col(Job.outcome).is_(None), run_id.is_not(None)).distinct()
+    return [str(found) for found in session.exec(query)]
+
+
+def release_jobs(session: Session, run_id: str, reason: str) -> dict[str, int]:
+    """Let the jobs that a run has ended without answering be launched again; return how often each was tried.
+
+    What was tried MAX_ATTEMPTS times is answered with the reason instead. Two that release a run at once do so once.
+    """
+    released = session.exec(
+        update(Job)
+        .where(col(Job.outcome).is_(None), func.coalesce(Job.claimed_by, Job.flow_run_id) == run_id)
+        .values(claimed_by=None, flow_run_id=None, attempts=Job.attempts + 1, last_failure=reason)
+        .returning(Job)
+        .execution_options(populate_existing=True)
+    )
+    attempts = {}
+    for job in released.scalars().all():
+        attempts[job.id] = job.attempts
+        if job.attempts >= MAX_ATTEMPTS:
+            told = f"Failed {job.attempts} times, at last because: {reason}. The annotations are kept"
+            outcome = Outcome(flow_run_id=run_id, promoted=False, failed=True, reason=told)
+            job.outcome = outcome.model_dump(mode="json")
+            session.add(job)
+    session.flush()
+    return attempts
 
 
 def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[Job]:
     """Claim for a run its own job and every job that waits unclaimed; a burst of feedback becomes one run.
 
-    Jobs that this run claimed before a retry and has not finished are claimed again.
+    Jobs that this run claimed before a retry and has not finished, or failed, are claimed again. A job whose runs have
+    failed repeatedly has its runs alone, so that it takes no others along.
     """
-    unclaimed = or_(col(Job.claimed_by).is_(None), col(Job.claimed_by) == flow_run_id, col(Job.id) == job_id)
-    jobs = session.exec(select(Job).where(col(Job.outcome).is_(None), unclaimed).with_for_update()).all()
+    waits = and_(col(Job.claimed_by).is_(None), Job.attempts < _ALONE_AFTER)
+    own = or_(col(Job.claimed_by) == flow_run_id, col(Job.id) == job_id)
+    unanswered = col(Job.outcome).is_(None)
+    failed_here = and_(col(Job.claimed_by) == flow_run_id, col(Job.outcome)["failed"].as_boolean().is_(True))
+    jobs = session.exec(select(Job).where(or_(and_(unanswered, or_(waits, own)), failed_here)).with_for_update()).all()
     for job in jobs:
         job.claimed_by = flow_run_id
         session.add(job)

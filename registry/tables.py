@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
-from sqlalchemy import JSON, DateTime, String, Text, TypeDecorator
+from sqlalchemy import JSON, Column, DateTime, Integer, String, Text, TypeDecorator
 from sqlalchemy.engine import Dialect
 from sqlmodel import Field, SQLModel, UniqueConstraint
 
@@ -73,15 +73,20 @@ class AnnotationBase(SQLModel):
     status: AnnotationStatus = Field(default=AnnotationStatus.APPROVED, sa_type=String)
 
 
+_revision = Column("revision", Integer, nullable=False)  # SQLAlchemy overwrites no row that has another one by now
+
+
 class Annotation(AnnotationBase, table=True):
     """One marked entity."""
 
     __table_args__ = (UniqueConstraint("document_id", "type", "start", "end"),)
+    __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": _revision}
 
     id: str = Field(default_factory=_new_id, primary_key=True)
     document_id: str = _foreign_key("document.id")
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
     updated_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+    revision: int = Field(default=1, sa_column=_revision, description="1, then one more with each change")
 
 
 class JobType(StrEnum):
@@ -106,6 +111,12 @@ class Job(SQLModel, table=True):
     claimed_by: str | None = Field(
         default=None, index=True, description="The run that learns from it, not always its own"
     )
+    annotations_sha256: str | None = Field(default=None, description="Of the document's annotations at the feedback")
+    idempotency_key: str | None = Field(
+        default=None, unique=True, index=True, description="The client's, behind the name of its API key"
+    )
+    attempts: int = Field(default=0, description="Runs that ended without an answer")
+    last_failure: str | None = Field(default=None, sa_type=Text, description="Why the last of those ended")
     outcome: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
 
 
@@ -132,3 +143,24 @@ class ApiKey(SQLModel, table=True):
     sha256: str = Field(unique=True, description="Of the key, which is 256 random bits")
     scopes: list[str] = Field(sa_type=JSON)
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class AuditAction(StrEnum):
+    """What was done."""
+
+    CREATED = "created"
+    CHANGED = "changed"
+    DELETED = "deleted"
+
+
+class AuditEntry(SQLModel, table=True):
+    """One change by one principal; entries are only added."""
+
+    id: int | None = Field(default=None, primary_key=True, description="In the order of the changes")
+    at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+    principal: str = Field(description="The name of the API key")
+    action: AuditAction = Field(sa_type=String)
+    entity: str = Field(description="annotation, apikey, document or job")
+    entity_id: str = Field(index=True)
+    document_id: str | None = Field(default=None, index=True, description="An annotation's document")
+    before: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))

@@ -62,6 +62,36 @@ def test_deleted_document_is_gone_with_its_annotations(http: httpx.Client) -> No
     assert http.put(f"/annotations/{annotation['id']}", json=marked("Bell plc")).status_code == 404
 
 
+def test_stale_revision_is_neither_changed_nor_deleted_and_the_history_tells_who_did_what(
+    http: httpx.Client, stack: Stack
+) -> None:
+    document_id = upload_text(http, "revisions")
+    first = http.post(f"/documents/{document_id}/annotations", json=marked("Bell plc")).json()
+    address, stale = f"/annotations/{first['id']}", {"If-Match": f'"{first["revision"]}"'}
+    second = http.put(address, json=marked("Bell plc", notes="checked"), headers=stale)
+    assert second.json()["revision"] == first["revision"] + 1
+    refused = http.put(address, json=marked("Acme, Lda."), headers=stale)
+    assert refused.status_code == 412
+    assert "read it again" in refused.json()["detail"]
+    assert http.delete(address, headers=stale).status_code == 412
+    assert http.delete(address, headers={"If-Match": str(second.json()["revision"])}).status_code == 204
+    history = http.get(f"/documents/{document_id}/history").json()
+    assert [(entry["principal"], entry["action"]) for entry in history["items"]] == [
+        ("local", "deleted"), ("local", "changed"), ("local", "created"),
+    ]  # fmt: skip
+    assert history["items"][0]["before"]["notes"] == "checked"
+
+
+def test_audit_log_is_for_administrators(http: httpx.Client, stack: Stack) -> None:
+    document_id = upload_text(http, "audited")
+    newest = http.get("/audit", params={"limit": 1}).json()["items"][0]
+    assert (newest["action"], newest["entity"], newest["entity_id"]) == ("created", "document", document_id)
+    settings = Settings(database_url=stack.environment["CONTRACT_FEEDBACK_DATABASE_URL"])
+    with open_session(settings) as session:
+        key = add_key(session, "not an administrator", [Scope.READ, Scope.ANNOTATE, Scope.TRAIN])
+    assert httpx.get(f"{stack.api_url}/audit", headers={"Authorization": f"Bearer {key}"}).status_code == 403
+
+
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [

@@ -1,9 +1,11 @@
+import time
 from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.states import Cancelled
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Crashed, Failed, Running
 from sqlalchemy import Engine
 from sqlmodel import Session
 
@@ -11,8 +13,10 @@ from api.launcher import Launcher, trigger_model_feedback
 from api.prefect_runs import PrefectRuns
 from api.schemas import JobStatus
 from local.processes import Stack
-from registry.errors import InvalidInputError, NotFoundError, UnavailableError
-from registry.jobs import add_job, claim_jobs, find_unlaunched_job, list_job_documents
+from registry.annotations import list_annotations
+from registry.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from registry.jobs import add_job, claim_jobs, find_unlaunched_job, finish_jobs, list_job_documents
+from registry.outcome import Outcome
 from registry.settings import Settings
 from registry.tables import JobType
 from tests.registry.test_annotations import add_document, marked
@@ -59,7 +63,7 @@ def test_job_launched_before_its_run_was_noted_starts_one_run(session: Session, 
 
 
 def test_burst_waits_for_the_run_that_is_to_begin_and_what_comes_later_gets_the_next(
-    session: Session, launcher: Launcher
+    session: Session, launcher: Launcher, stack: Stack
 ) -> None:
     jobs = [
         trigger_model_feedback(session, launcher, add_document(session, name).id, [marked("Bell")]) for name in "abc"
@@ -69,6 +73,8 @@ def test_burst_waits_for_the_run_that_is_to_begin_and_what_comes_later_gets_the_
     session.expire_all()
     assert [bool(job.flow_run_id) for job in jobs] == [True, False, False]
     assert {job.id for job in claim_jobs(session, str(jobs[0].flow_run_id), jobs[0].id)} == {job.id for job in jobs}
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
+        client.set_flow_run_state(UUID(jobs[0].flow_run_id), Running(), force=True)
     late = trigger_model_feedback(session, launcher, add_document(session, "d").id, [marked("Bell")])
     launcher.launch_waiting()
     session.refresh(late)
@@ -89,6 +95,30 @@ def test_run_that_was_cancelled_before_it_began_keeps_nobody_waiting(
     launcher.launch_waiting()
     session.refresh(second)
     assert second.flow_run_id
+
+
+@pytest.mark.parametrize("ended", [Crashed(message="its worker died"), Failed(message="MLflow is away"), None])
+def test_job_whose_run_ended_without_an_answer_is_launched_again(
+    session: Session, launcher: Launcher, stack: Stack, ended: State[None] | None
+) -> None:
+    job = trigger_model_feedback(session, launcher, add_document(session).id, [marked("Bell")])
+    launcher.launch_waiting()
+    session.refresh(job)
+    first = UUID(job.flow_run_id)
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
+        if ended:
+            client.set_flow_run_state(first, ended, force=True)
+        else:
+            client.delete_flow_run(first)
+    session.commit()
+    launcher.launch_waiting()
+    session.refresh(job)
+    assert (job.flow_run_id, job.attempts) == (None, 1)
+    session.commit()
+    time.sleep(2.1)
+    launcher.launch_waiting()
+    session.refresh(job)
+    assert job.flow_run_id not in (None, str(first))
 
 
 def test_feedback_while_prefect_is_away_waits_and_is_launched_later(
@@ -113,6 +143,42 @@ def test_wrong_annotation_stores_neither_annotations_nor_job(session: Session, p
     assert find_unlaunched_job(session) is None
     with pytest.raises(InvalidInputError, match="no approved annotations"):
         trigger_model_feedback(session, prefect_away, document.id)
+
+
+def test_same_annotations_again_are_the_same_job_and_others_another(session: Session, prefect_away: Launcher) -> None:
+    document = add_document(session)
+    both = [marked("Bell"), marked("Acme Ltd")]
+    first = trigger_model_feedback(session, prefect_away, document.id, both)
+    assert trigger_model_feedback(session, prefect_away, document.id, both[::-1]) == first
+    assert trigger_model_feedback(session, prefect_away, document.id) == first
+    other = trigger_model_feedback(session, prefect_away, document.id, both[:1])
+    assert other != first
+    assert trigger_model_feedback(session, prefect_away, document.id, both) not in (first, other)
+
+
+def test_annotations_whose_training_failed_are_tried_again(session: Session, prefect_away: Launcher) -> None:
+    document = add_document(session)
+    first = trigger_model_feedback(session, prefect_away, document.id, [marked("Bell")])
+    failed = Outcome(flow_run_id="run", promoted=False, failed=True, reason="because")
+    finish_jobs(session, [first.id], failed, set())
+    assert trigger_model_feedback(session, prefect_away, document.id, [marked("Bell")]) != first
+
+
+def test_idempotency_key_again_changes_nothing_and_with_other_feedback_conflicts(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document = add_document(session)
+    first = trigger_model_feedback(session, prefect_away, document.id, [marked("Bell")], idempotency_key="k")
+    trigger_model_feedback(session, prefect_away, document.id, [marked("Acme Ltd")])
+    again = trigger_model_feedback(session, prefect_away, document.id, [marked("Bell")], idempotency_key="k")
+    assert again == first
+    assert [annotation.value for annotation in list_annotations(session, document.id)] == ["Acme Ltd"]
+    with pytest.raises(ConflictError, match="other feedback"):
+        trigger_model_feedback(session, prefect_away, document.id, [marked("Acme Ltd")], idempotency_key="k")
+    with pytest.raises(ConflictError, match="other feedback"):
+        trigger_model_feedback(
+            session, prefect_away, add_document(session, "b").id, [marked("Bell")], idempotency_key="k"
+        )
 
 
 def test_empty_list_is_feedback_that_nothing_is_to_be_marked(session: Session, prefect_away: Launcher) -> None:

@@ -83,7 +83,10 @@ def test_run_with_nothing_marked_and_no_champion_fails_with_the_reason(session: 
     assert state.is_failed()
     assert "needs at least one annotation" in str(state.message)
     session.expire_all()
-    assert get_job(session, job.id).outcome is None
+    outcome = get_job(session, job.id).outcome
+    assert outcome
+    assert outcome["failed"]
+    assert "needs at least one annotation" in outcome["reason"]
 
 
 def test_run_started_by_hand_becomes_a_job_of_its_own(session: Session) -> None:

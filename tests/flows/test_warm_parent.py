@@ -176,6 +176,20 @@ def test_run_outlives_a_restart_of_the_prefect_server_and_frees_its_place(warm: 
     assert start().wait_for_end() == "Completed"
 
 
+def test_run_that_died_with_its_worker_is_crashed_within_a_minute_and_frees_its_place(
+    warm: Stack, start: Start
+) -> None:
+    run = start(hold=True)
+    pid = run.wait_for_body()["pid"]
+    kill(warm, "worker")
+    os.kill(pid, signal.SIGKILL)
+    died = time.monotonic()
+    assert run.wait_for_end() == "Crashed"
+    assert time.monotonic() - died < 60
+    start_again(warm, "worker", lambda: True)
+    assert start().wait_for_end() == "Completed"
+
+
 def test_killed_parent_takes_its_run_along_and_the_next_is_cold(warm: Stack, start: Start) -> None:
     run = start(hold=True)
     pid = run.wait_for_body()["pid"]

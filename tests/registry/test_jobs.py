@@ -36,6 +36,52 @@ def test_own_run_takes_its_job_over_from_a_run_that_failed(session: Session) -> 
     assert [job.id for job in jobs.claim_jobs(session, "run-2", second.id)] == [second.id]
 
 
+def test_job_that_its_run_left_without_an_answer_waits_again_with_the_reason(session: Session) -> None:
+    job, other = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
+    job.flow_run_id = "run-1"
+    session.add(job)
+    jobs.claim_jobs(session, "run-1", job.id)
+    assert jobs.list_unanswered_runs(session) == ["run-1"]
+    assert jobs.release_jobs(session, "run-1", "the disk is full") == {job.id: 1, other.id: 1}
+    assert jobs.release_jobs(session, "run-1", "the disk is full") == {}
+    session.refresh(job)
+    assert (job.flow_run_id, job.claimed_by, job.last_failure) == (None, None, "the disk is full")
+    assert jobs.find_unlaunched_job(session) == job
+    assert jobs.find_unlaunched_job(session, [job.id]) == other
+
+
+def test_job_that_failed_twice_is_taken_along_no_more(session: Session) -> None:
+    poison, other = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
+    for number in range(2):
+        jobs.claim_jobs(session, f"run-{number}", poison.id)
+        jobs.release_jobs(session, f"run-{number}", "it always fails")
+    fresh = add_feedback(session, "c")[0]
+    assert {job.id for job in jobs.claim_jobs(session, "run-2", fresh.id)} == {fresh.id}
+    assert {job.id for job in jobs.claim_jobs(session, "run-3", poison.id)} == {poison.id}
+    assert other.claimed_by is None
+
+
+def test_job_is_answered_with_the_reason_after_many_runs(session: Session) -> None:
+    job, _ = add_feedback(session, "a")
+    for number in range(jobs.MAX_ATTEMPTS):
+        jobs.claim_jobs(session, f"run-{number}", job.id)
+        jobs.release_jobs(session, f"run-{number}", "MLflow is gone")
+    session.refresh(job)
+    assert job.outcome
+    assert job.outcome["failed"]
+    assert "MLflow is gone" in job.outcome["reason"]
+    assert jobs.find_unlaunched_job(session) is None
+
+
+def test_run_that_refused_its_job_may_be_run_again(session: Session) -> None:
+    job, _ = add_feedback(session, "a")
+    jobs.claim_jobs(session, "run-1", job.id)
+    refusal = Outcome(flow_run_id="run-1", promoted=False, failed=True, reason="because")
+    jobs.finish_jobs(session, [job.id], refusal, set())
+    assert jobs.claim_jobs(session, "run-2", None) == []
+    assert jobs.claim_jobs(session, "run-1", job.id) == [job]
+
+
 def test_answered_job_run_by_another_run_is_a_rerun_by_hand(session: Session) -> None:
     job, document_id = add_feedback(session, "a")
     job.flow_run_id = "own"

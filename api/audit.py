@@ -1,0 +1,34 @@
+"""Who changed what: the log of all writes, and what became of a document's annotations."""
+
+from fastapi import APIRouter
+from sqlmodel import Session
+
+from api.dependencies import AdministratorDep, LimitDep, OffsetDep, ReaderDep, SessionDep
+from api.schemas import AuditEntryPublic, Page
+from registry.audit import list_entries
+from registry.documents import get_document
+
+router = APIRouter(tags=["audit"])
+
+
+@router.get("/audit")
+def read_audit_log(
+    session: SessionDep, _: AdministratorDep, offset: OffsetDep = 0, limit: LimitDep = 50
+) -> Page[AuditEntryPublic]:
+    """List every write over the API, newest first."""
+    return _respond_page(session, offset, limit)
+
+
+@router.get("/documents/{document_id}/history")
+def read_history(
+    document_id: str, session: SessionDep, _: ReaderDep, offset: OffsetDep = 0, limit: LimitDep = 50
+) -> Page[AuditEntryPublic]:
+    """List every change of a document's annotations, newest first: who, when, what before."""
+    get_document(session, document_id)
+    return _respond_page(session, offset, limit, document_id)
+
+
+def _respond_page(session: Session, offset: int, limit: int, document_id: str | None = None) -> Page[AuditEntryPublic]:
+    entries, total = list_entries(session, offset, limit, document_id)
+    items = [AuditEntryPublic.model_validate(entry) for entry in entries]
+    return Page(items=items, total=total, offset=offset, limit=limit)

@@ -1,0 +1,73 @@
+"""Who changed what, when, and what was there before: written in the transaction of the change itself."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+from sqlalchemy import event, inspect
+from sqlmodel import Session, SQLModel, col, func, select, update
+
+from registry.tables import Annotation, ApiKey, AuditAction, AuditEntry, Document, Job
+
+_PRINCIPAL = "principal"
+_AUDITED = (Annotation, ApiKey, Document, Job)
+_NEVER_KEPT = {"text", "sha256"}
+
+
+def act_for(session: Session, principal: str) -> None:
+    """Have what this session changes from now on recorded as done by `principal`."""
+    session.info[_PRINCIPAL] = principal
+
+
+def list_entries(
+    session: Session, offset: int, limit: int, document_id: str | None = None
+) -> tuple[Sequence[AuditEntry], int]:
+    """Return a page of the log, or of what was done to a document's annotations, newest first, and the whole's size."""
+    query, count = select(AuditEntry), select(func.count()).select_from(AuditEntry)
+    if document_id:
+        of_document = col(AuditEntry.document_id) == document_id, col(AuditEntry.entity) == Annotation.__name__.lower()
+        query, count = query.where(*of_document), count.where(*of_document)
+    page = session.exec(query.order_by(col(AuditEntry.id).desc()).offset(offset).limit(limit)).all()
+    return page, session.exec(count).one()
+
+
+def forget_contents(session: Session, document_id: str) -> None:
+    """Drop what the log holds of a document's contents; who did what stays."""
+    session.exec(update(AuditEntry).where(col(AuditEntry.document_id) == document_id).values(before=None))
+
+
+@event.listens_for(Session, "before_flush")
+def _record(session: Session, *_: Any) -> None:
+    if principal := session.info.get(_PRINCIPAL):
+        session.add_all(list(_list_changes(session, principal)))
+
+
+def _list_changes(session: Session, principal: str) -> Iterator[AuditEntry]:
+    for action, rows in (
+        (AuditAction.CREATED, session.new),
+        (AuditAction.CHANGED, session.dirty),
+        (AuditAction.DELETED, session.deleted),
+    ):
+        for row in rows:
+            if isinstance(row, _AUDITED) and (action != AuditAction.CHANGED or session.is_modified(row)):
+                yield AuditEntry(
+                    principal=principal,
+                    action=action,
+                    entity=type(row).__name__.lower(),
+                    entity_id=row.id,
+                    document_id=row.document_id if isinstance(row, Annotation) else None,
+                    before=_describe_before(row, action),
+                )
+
+
+def _describe_before(row: SQLModel, action: AuditAction) -> dict[str, Any] | None:
+    """Return the values that are overwritten, or all of what is deleted."""
+    if action == AuditAction.CREATED:
+        return None
+    names = type(row).model_fields.keys() - _NEVER_KEPT
+    if action == AuditAction.DELETED:
+        values = {name: getattr(row, name) for name in names}
+    else:
+        histories = {name: inspect(row).attrs[name].history for name in names}
+        values = {name: history.deleted[0] for name, history in histories.items() if history.deleted}
+    return dict(to_jsonable_python(values))
