@@ -62,6 +62,8 @@ def _require(scope: Scope) -> Callable[..., str]:
             raise UnauthorizedError("Send a valid API key: Authorization: Bearer cf_…")
         if scope not in key.scopes and Scope.ADMIN not in key.scopes:
             raise ForbiddenError(f"The key {key.name!r} lacks the scope {scope.value!r}")
+        if session.dirty:
+            session.commit()
         act_for(session, key.name)
         return key.name
 

@@ -16,7 +16,8 @@ from local.demo import play_demo
 from local.processes import DEFAULT_PORTS, Stack, run_stack
 from registry.audit import act_for
 from registry.database import migrate_database, open_session
-from registry.keys import Scope, add_key, has_keys
+from registry.errors import NotFoundError
+from registry.keys import Scope, add_key, has_keys, list_keys, revoke_key
 from registry.settings import get_settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -51,6 +52,32 @@ def add_api_key(name: str, scope: Annotated[list[Scope] | None, typer.Option(hel
         act_for(session, "command line")
         key = add_key(session, name, scope or [Scope.READ])
     typer.echo(key)
+
+
+@app.command("list-keys")
+def list_api_keys() -> None:
+    """Show the API keys: id, name, scopes, when they were last used, whether they are revoked."""
+    settings = get_settings()
+    migrate_database(settings)
+    with open_session(settings) as session:
+        for key in list_keys(session):
+            used = f"used {key.last_used_at:%Y-%m-%d %H:%M} UTC" if key.last_used_at else "never used"
+            revoked = f", revoked {key.revoked_at:%Y-%m-%d %H:%M} UTC" if key.revoked_at else ""
+            typer.echo(f"{key.id}  {key.name}  {' '.join(key.scopes)}  {used}{revoked}")
+
+
+@app.command("revoke-key")
+def revoke_api_key(key_id: str) -> None:
+    """Make an API key worthless, at once."""
+    settings = get_settings()
+    migrate_database(settings)
+    with open_session(settings) as session:
+        act_for(session, "command line")
+        try:
+            key = revoke_key(session, key_id)
+        except NotFoundError as error:
+            raise typer.BadParameter(str(error)) from error
+        typer.echo(f"{key.id} ({key.name}) is revoked")
 
 
 @app.command()

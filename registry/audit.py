@@ -11,7 +11,7 @@ from registry.tables import Annotation, ApiKey, AuditAction, AuditEntry, Documen
 
 _PRINCIPAL = "principal"
 _AUDITED = (Annotation, ApiKey, Document, Job)
-_NEVER_KEPT = {"text", "sha256"}
+_NEVER_KEPT = {"text", "secret_hash"}
 
 
 def act_for(session: Session, principal: str) -> None:

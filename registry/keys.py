@@ -1,13 +1,20 @@
-"""API keys: made, looked up; kept as hashes only."""
+"""API keys: made, looked up, revoked; of the secret in them only an argon2 hash is kept."""
 
-import hashlib
 import secrets
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
-from sqlmodel import Session, func, select
+from argon2 import PasswordHasher
+from argon2.exceptions import VerifyMismatchError
+from sqlmodel import Session, col, func, select
 
+from registry.errors import NotFoundError
 from registry.tables import ApiKey
+
+_hasher = PasswordHasher()
+_USE_IS_NOTED_EVERY = timedelta(minutes=1)
 
 
 class Scope(StrEnum):
@@ -20,21 +27,50 @@ class Scope(StrEnum):
 
 
 def add_key(session: Session, name: str, scopes: Sequence[Scope]) -> str:
-    """Store a new key and return it; it cannot be read back later."""
-    key = f"cf_{secrets.token_urlsafe(32)}"
-    session.add(ApiKey(name=name, sha256=_hash(key), scopes=[scope.value for scope in scopes]))
-    return key
+    """Store a new key and return it, `cf_`, its id, `_` and its secret; it cannot be read back later."""
+    key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    scope_names = [scope.value for scope in scopes]
+    session.add(ApiKey(id=key_id, name=name, secret_hash=_hasher.hash(secret), scopes=scope_names))
+    return f"cf_{key_id}_{secret}"
 
 
 def find_key(session: Session, key: str) -> ApiKey | None:
-    """Return who holds this key."""
-    return session.exec(select(ApiKey).where(ApiKey.sha256 == _hash(key))).first()
+    """Return who holds this key, if it is not revoked, and note that it is used."""
+    _, key_id, secret = [*key.split("_", 2), "", ""][:3]
+    found = session.get(ApiKey, key_id)
+    if found is None or found.revoked_at or not _is_secret(secret, found.secret_hash):
+        return None
+    now = datetime.now(UTC)
+    if found.last_used_at is None or abs(now - found.last_used_at) > _USE_IS_NOTED_EVERY:
+        found.last_used_at = now
+        session.add(found)
+    return found
+
+
+def list_keys(session: Session) -> Sequence[ApiKey]:
+    """Return all keys, revoked ones, too, in the order in which they were made."""
+    return session.exec(select(ApiKey).order_by(col(ApiKey.created_at))).all()
+
+
+def revoke_key(session: Session, key_id: str) -> ApiKey:
+    """Make a key worthless from now on; raises NotFoundError."""
+    found = session.get(ApiKey, key_id)
+    if found is None:
+        raise NotFoundError(f"There is no key {key_id}: `contract-feedback list-keys` shows all")
+    found.revoked_at = found.revoked_at or datetime.now(UTC)
+    session.add(found)
+    return found
 
 
 def has_keys(session: Session) -> bool:
-    """Tell whether any key was made."""
-    return session.exec(select(func.count()).select_from(ApiKey)).one() > 0
+    """Tell whether there is any key that is not revoked."""
+    query = select(func.count()).select_from(ApiKey).where(col(ApiKey.revoked_at).is_(None))
+    return session.exec(query).one() > 0
 
 
-def _hash(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+@lru_cache(maxsize=1024)  # argon2 is slow on purpose: each process asks it once for a key
+def _is_secret(secret: str, secret_hash: str) -> bool:
+    try:
+        return _hasher.verify(secret_hash, secret)
+    except VerifyMismatchError:
+        return False

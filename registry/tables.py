@@ -138,11 +138,13 @@ class Correction(SQLModel, table=True):
 class ApiKey(SQLModel, table=True):
     """Who may do what; of the key itself only a hash is kept."""
 
-    id: str = Field(default_factory=_new_id, primary_key=True)
+    id: str = Field(primary_key=True, description="Stands in the key")
     name: str
-    sha256: str = Field(unique=True, description="Of the key, which is 256 random bits")
+    secret_hash: str = Field(description="By argon2, of the 256 random bits in the key")
     scopes: list[str] = Field(sa_type=JSON)
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+    last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="To the minute")
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class AuditAction(StrEnum):

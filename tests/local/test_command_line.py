@@ -1,0 +1,30 @@
+import pytest
+from sqlmodel import Session
+from typer.testing import CliRunner
+
+from local.command_line import app
+from registry.keys import find_key
+from registry.settings import Settings, get_settings
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_key_is_made_listed_and_revoked(session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTRACT_FEEDBACK_DATABASE_URL", settings.database_url.get_secret_value())
+    get_settings.cache_clear()
+    key = run("add-key", "ana", "--scope", "read", "--scope", "train").strip()
+    assert "ana  read train  never used" in run("list-keys")
+    assert find_key(session, key)
+    session.commit()
+    key_id = key.split("_")[1]
+    assert f"{key_id}  ana  read train  used" in run("list-keys")
+    assert "is revoked" in run("revoke-key", key_id)
+    session.expire_all()
+    assert find_key(session, key) is None
+    assert "revoked" in run("list-keys")
+    assert "There is no key" in CliRunner().invoke(app, ["revoke-key", "none"]).output
+    get_settings.cache_clear()
