@@ -27,6 +27,7 @@ def create_annotation(
 ) -> AnnotationPublic:
     """Mark one entity. Training waits until feedback is given on the document."""
     document = get_document(session, document_id)
+    check_number(queries.count_annotations(session, document_id) + 1, services)
     annotation = queries.add_annotation(session, document, resolve_annotation(document, new, services, caller))
     session.commit()
     return AnnotationPublic.model_validate(annotation)
@@ -68,11 +69,14 @@ def ingest_label_studio(
     document_id: str,
     export: Annotated[list[LabelStudioTask], Body(description="A Label Studio JSON export of this document's task")],
     session: SessionDep,
+    services: ServicesDep,
     caller: AnnotatorDep,
 ) -> list[AnnotationPublic]:
     """Take over the annotations of a Label Studio export, in place of the document's own."""
     document = get_document(session, document_id)
-    queries.replace_annotations(session, document, read_label_studio(export, document.text, caller))
+    annotations = read_label_studio(export, document.text, caller)
+    check_number(len(annotations), services)
+    queries.replace_annotations(session, document, annotations)
     session.commit()
     return _publish(queries.list_annotations(session, document_id))
 
@@ -84,6 +88,12 @@ def _get_annotation(session: Session, annotation_id: str, revision: str | None) 
             f"Annotation {annotation_id} has revision {annotation.revision} by now, not {revision}: read it again"
         )
     return annotation
+
+
+def check_number(count: int, services: Services) -> None:
+    """Raise InvalidInputError if these are too many annotations for one document."""
+    if count > services.settings.max_annotations:
+        raise InvalidInputError(f"A document has {services.settings.max_annotations} annotations at most, not {count}")
 
 
 def resolve_annotation(document: Document, new: AnnotationCreate, services: Services, reviewer: str) -> AnnotationBase:

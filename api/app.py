@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
 from api import annotations, audit, documents, health, jobs, models
-from api.dependencies import Services
+from api.dependencies import RequestLimit, Services
 from api.launcher import Launcher
 from api.prefect_runs import PrefectRuns
 from api.schemas import ErrorResponse
@@ -32,8 +32,10 @@ _ERRORS = {
     413: "The file is too large",
     415: "The file is neither a PDF nor plain text",
     422: "It can be read, but makes no sense: the detail says what to do",
+    429: "Too many requests, or too many jobs wait: try again later",
     503: "Prefect or MLflow does not answer",
 }
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -72,6 +74,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             ServedModel(registry),
             prefect,
             launcher,
+            RequestLimit(settings),
         )
         launcher.start()
         try:
@@ -83,8 +86,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
 
 async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, ContractFeedbackError) else 500
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse({"detail": str(error)}, status, headers)
+    return JSONResponse({"detail": str(error)}, status, _HEADERS.get(status))
 
 
 async def _answer_conflict(_: Request, error: Exception) -> JSONResponse:

@@ -6,6 +6,9 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
 from sqlalchemy import Engine
 from sqlmodel import Session
 
@@ -15,10 +18,23 @@ from api.served_model import ServedModel
 from embeddinggemma_feasibility.representations import RepresentationCache
 from registry.audit import act_for
 from registry.document_store import DocumentStore
-from registry.errors import ForbiddenError, UnauthorizedError
+from registry.errors import ForbiddenError, TooManyError, UnauthorizedError
 from registry.keys import Scope, find_key
 from registry.models import ModelRegistry
 from registry.settings import Settings
+
+
+class RequestLimit:
+    """Counts each key's requests of the last minute, in this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._most = RateLimitItemPerMinute(settings.requests_per_minute)
+        self._counter = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    def count(self, key_id: str) -> None:
+        """Count a request; raises TooManyError if it is one too many."""
+        if not self._counter.hit(self._most, key_id):
+            raise TooManyError(f"More than {self._most.amount} requests a minute with this key: wait a minute")
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,7 @@ class Services:
     served: ServedModel
     prefect: PrefectRuns
     launcher: Launcher
+    requests: RequestLimit
 
 
 async def get_services(request: Request) -> Services:
@@ -55,11 +72,14 @@ _bearer = HTTPBearer(auto_error=False, description="An API key, as `contract-fee
 
 def _require(scope: Scope) -> Callable[..., str]:
     def check_scope(
-        session: SessionDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+        session: SessionDep,
+        services: ServicesDep,
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> str:
         key = find_key(session, credentials.credentials) if credentials else None
         if key is None:
             raise UnauthorizedError("Send a valid API key: Authorization: Bearer cf_…")
+        services.requests.count(key.id)
         if scope not in key.scopes and Scope.ADMIN not in key.scopes:
             raise ForbiddenError(f"The key {key.name!r} lacks the scope {scope.value!r}")
         if session.dirty:

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, status
 from sqlmodel import Session
 
-from api.annotations import resolve_annotation
+from api.annotations import check_number, resolve_annotation
 from api.dependencies import LimitDep, OffsetDep, ReaderDep, Services, ServicesDep, SessionDep, TrainerDep
 from api.launcher import trigger_model_feedback
 from api.prefect_runs import RunState
@@ -14,7 +14,7 @@ from api.schemas import FeedbackRequest, JobDetail, JobLinks, JobResponse, JobSt
 from registry import jobs as queries
 from registry.annotations import list_annotated_documents
 from registry.documents import get_document
-from registry.errors import InvalidInputError
+from registry.errors import InvalidInputError, TooManyError
 from registry.outcome import Outcome
 from registry.tables import Job, JobType
 
@@ -38,6 +38,8 @@ def give_feedback(
     """
     feedback = feedback or FeedbackRequest()
     document = get_document(session, document_id)
+    _check_room(session, services)
+    check_number(len(feedback.annotations or []), services)
     reviewer = feedback.reviewer or caller
     annotations = None
     if feedback.annotations is not None:
@@ -52,6 +54,7 @@ def start_training_run(
     session: SessionDep, services: ServicesDep, caller: TrainerDep, request: TrainingRunRequest | None = None
 ) -> JobResponse:
     """Train on many documents, or on all that are annotated, in one run."""
+    _check_room(session, services)
     request = request or TrainingRunRequest()
     document_ids = request.document_ids
     if document_ids is None:
@@ -97,6 +100,11 @@ def read_job(job_id: str, session: SessionDep, services: ServicesDep, _: ReaderD
         message=outcome.reason if outcome else state.message,
         outcome=outcome,
     )
+
+
+def _check_room(session: Session, services: Services) -> None:
+    if queries.count_waiting_jobs(session) >= services.settings.max_waiting_jobs:
+        raise TooManyError(f"{services.settings.max_waiting_jobs} jobs wait to be learned: send this one later")
 
 
 def _respond_page(

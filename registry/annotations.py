@@ -81,6 +81,11 @@ def hash_annotations(annotations: Sequence[AnnotationBase]) -> str:
     return hashlib.sha256(json.dumps(marked).encode()).hexdigest()
 
 
+def count_annotations(session: Session, document_id: str) -> int:
+    """Return how many annotations a document has, whatever their status."""
+    return session.exec(select(func.count()).select_from(Annotation).where(Annotation.document_id == document_id)).one()
+
+
 def list_annotated_documents(session: Session) -> Sequence[str]:
     """Return the ids of the documents with approved annotations."""
     query = select(Annotation.document_id).where(Annotation.status == AnnotationStatus.APPROVED).distinct()

@@ -43,6 +43,12 @@ class InvalidInputError(ContractFeedbackError):
     status_code = 422
 
 
+class TooManyError(ContractFeedbackError):
+    """More than is allowed at a time: later it may be."""
+
+    status_code = 429
+
+
 class UnavailableError(ContractFeedbackError):
     """Prefect or MLflow does not answer."""
 

@@ -26,6 +26,11 @@ def add_job(
     return job
 
 
+def count_waiting_jobs(session: Session) -> int:
+    """Return how many jobs have no answer yet."""
+    return session.exec(select(func.count()).select_from(Job).where(col(Job.outcome).is_(None))).one()
+
+
 def find_job_by_key(session: Session, idempotency_key: str) -> Job | None:
     """Return the job that was stored for a client's idempotency key."""
     return session.exec(select(Job).where(Job.idempotency_key == idempotency_key)).first()

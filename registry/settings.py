@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(50_000_000, description="Largest file that can be uploaded")
     max_pages: int = Field(2_000, description="Pages of a PDF at most")
     max_characters: int = Field(1_000_000, description="Characters of a document at most")
+    max_annotations: int = Field(2_000, description="Annotations of a document at most")
+    max_waiting_jobs: int = Field(5_000, description="Jobs without an answer at most")
+    requests_per_minute: int = Field(3_000, description="Requests with one key that an API process answers in a minute")
     pdf_seconds: float = Field(15, description="How long reading a PDF may take")
     pdf_memory_bytes: int = Field(2_000_000_000, description="Address space of the process that reads a PDF")
 

@@ -1,0 +1,76 @@
+"""Limits, each a setting, on an application in this process with a real database; Prefect and MLflow are away."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from api.app import create_app
+from registry.database import migrate_database, open_session
+from registry.keys import Scope, add_key
+from registry.settings import Settings
+
+TEXT = "Acme Ltd pays Bell."
+Start = Callable[..., TestClient]
+
+
+@pytest.fixture
+def start(settings: Settings) -> Iterator[Start]:
+    opened: list[TestClient] = []
+
+    def start_application(**limits: int) -> TestClient:
+        limited = settings.model_copy(update=limits)
+        migrate_database(limited)
+        with open_session(limited) as session:
+            key = add_key(session, "ana", list(Scope))
+        client = TestClient(create_app(limited), headers={"Authorization": f"Bearer {key}"})
+        opened.append(client.__enter__())
+        return client
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        yield start_application
+        for client in opened:
+            client.__exit__(None, None, None)
+
+
+def upload(client: TestClient, text: str = TEXT) -> str:
+    return str(client.post("/documents", files={"file": ("a.txt", text.encode())}).json()["id"])
+
+
+def mark(value: str) -> dict[str, object]:
+    start = TEXT.index(value)
+    return {"type": "party", "value": value, "start": start, "end": start + len(value)}
+
+
+def test_key_has_so_many_requests_a_minute(start: Start) -> None:
+    client = start(requests_per_minute=3)
+    answers = [client.get("/documents") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert "3 requests a minute" in answers[-1].json()["detail"]
+    assert answers[-1].headers["Retry-After"] == "60"
+
+
+def test_document_has_so_many_annotations(start: Start) -> None:
+    client = start(max_annotations=1)
+    document = upload(client)
+    both = {"annotations": [mark("Acme Ltd"), mark("Bell")]}
+    assert client.post(f"/documents/{document}/feedback", json=both).status_code == 422
+    assert client.post(f"/documents/{document}/annotations", json=mark("Bell")).status_code == 201
+    refused = client.post(f"/documents/{document}/annotations", json=mark("Acme Ltd"))
+    assert refused.status_code == 422
+    assert "1 annotations at most" in refused.json()["detail"]
+    label = {"type": "labels", "value": {"start": 0, "end": 4, "labels": ["party"]}, "from_name": "a", "to_name": "b"}
+    other = {**label, "value": {"start": 14, "end": 18, "labels": ["party"]}}
+    export = [{"data": {"text": TEXT}, "annotations": [{"result": [label, other]}]}]
+    assert client.post(f"/documents/{document}/annotations/ingest", json=export).status_code == 422
+
+
+def test_so_many_jobs_wait_and_no_more(start: Start) -> None:
+    client = start(max_waiting_jobs=1)
+    first, second = upload(client), upload(client, f"{TEXT} Twice.")
+    assert client.post(f"/documents/{first}/feedback", json={"annotations": [mark("Bell")]}).status_code == 202
+    refused = client.post(f"/documents/{second}/feedback", json={"annotations": [mark("Bell")]})
+    assert refused.status_code == 429
+    assert client.get(f"/documents/{second}/annotations").json() == []
+    assert client.post("/training-runs").status_code == 429
