@@ -68,8 +68,9 @@ class Launcher:
                 state = states.get(run_id, _LOST)
                 if state.status == JobStatus.FAILED:
                     self._launch_again(session, run_id, state.message or "Prefect gives no reason")
-            paused = [job_id for job_id, until in self._paused_until.items() if until > time.monotonic()]
-            job = find_unlaunched_job(session, paused)
+            now = time.monotonic()
+            self._paused_until = {job_id: until for job_id, until in self._paused_until.items() if until > now}
+            job = find_unlaunched_job(session, self._paused_until)
             if job and not any(state.status == JobStatus.PENDING for state in states.values()):
                 job.flow_run_id = self._prefect.start(job, list_job_documents(session, [job.id]))
                 session.add(job)

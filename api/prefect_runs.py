@@ -33,6 +33,7 @@ _STATUS = {
     StateType.CRASHED: JobStatus.FAILED,
     StateType.CANCELLED: JobStatus.CANCELLED,
 }
+_PAGE = 200  # Prefect returns no more at once
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,11 @@ class PrefectRuns:
     def read_states(self, run_ids: Iterable[str]) -> dict[str, RunState]:
         """Return the states of those runs that Prefect still knows."""
         ids = [UUID(run_id) for run_id in run_ids]
+        runs = []
         try:
-            runs = self._client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)))
+            for first in range(0, len(ids), _PAGE):
+                some = FlowRunFilter(id=FlowRunFilterId(any_=ids[first : first + _PAGE]))
+                runs += self._client.read_flow_runs(flow_run_filter=some, limit=_PAGE)
         except httpx.HTTPError as error:
             raise UnavailableError("Prefect does not answer") from error
         return {str(run.id): RunState(_STATUS[run.state.type], run.state.message) for run in runs if run.state}
