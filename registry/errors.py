@@ -55,6 +55,10 @@ class UnavailableError(ContractFeedbackError):
     status_code = 503
 
 
+class TamperedModelError(UnavailableError):
+    """A model's files are not those whose hash was registered with it."""
+
+
 class UnauthorizedError(ContractFeedbackError):
     """No API key, or one that is not known."""
 

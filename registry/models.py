@@ -3,6 +3,7 @@
 A tagger's files are artifacts of its run before the version exists, so no version is ever half-written.
 """
 
+import hashlib
 import json
 import tempfile
 import time
@@ -22,12 +23,13 @@ from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import FineTuning
 from embeddinggemma_feasibility.evaluation import ModelScores
 from embeddinggemma_feasibility.tagger import Tagger
-from registry.errors import NotFoundError, UnavailableError
+from registry.errors import NotFoundError, TamperedModelError, UnavailableError
 from registry.outcome import Outcome
 from registry.settings import Settings
 from registry.tracking import log_chart, log_comparison, log_fine_tuning
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+_SHA256 = "model_sha256"
 
 
 class ModelVersion(BaseModel):
@@ -67,7 +69,8 @@ class ModelRegistry:
 
     def load_tagger(self, version: str) -> Tagger:
         """Download a version's tagger; raises NotFoundError."""
-        return self._load_tagger(str(self._get(version).run_id))
+        found = self._get(version)
+        return self._load_tagger(str(found.run_id), found.tags.get(_SHA256))
 
     def get_version(self, version: str) -> ModelVersion:
         """Return a version; raises NotFoundError."""
@@ -108,6 +111,7 @@ class ModelRegistry:
         with tempfile.TemporaryDirectory() as folder:
             fine_tuning.tagger.save(Path(folder))
             self._client.log_artifacts(run_id, folder, "model")
+            self._client.set_tag(run_id, _SHA256, _hash_files(Path(folder)))
         self._client.set_tag(run_id, "trained", "yes")
         return run_id
 
@@ -115,7 +119,7 @@ class ModelRegistry:
         """Return the MLflow run's id and the tagger, if this flow run has trained one already."""
         query = f"tags.flow_run_id = '{flow_run_id}' and tags.trained = 'yes'"
         for run in self._client.search_runs([self._experiment_id], query):
-            return str(run.info.run_id), self._load_tagger(str(run.info.run_id))
+            return str(run.info.run_id), self._load_tagger(str(run.info.run_id), run.data.tags.get(_SHA256))
         return None
 
     def register(self, run_id: str, outcome: Outcome, challenger: ModelScores) -> str:
@@ -124,13 +128,13 @@ class ModelRegistry:
             return str(existing.version)
         log_comparison(self._client, run_id, challenger, outcome.champion)
         self._ensure_registered_model()
-        parent = self._client.get_run(run_id).data.tags["parent_version"]
+        tags = self._client.get_run(run_id).data.tags
         decision = "promoted" if outcome.promoted else "not promoted"
         created = self._client.create_model_version(
             self._name,
             f"runs:/{run_id}/model",
             run_id,
-            tags={"parent_version": parent, "decision": decision},
+            tags={"parent_version": tags["parent_version"], _SHA256: tags[_SHA256], "decision": decision},
             description=outcome.reason,
         )
         version = str(created.version)
@@ -173,10 +177,14 @@ class ModelRegistry:
             _check_missing(error)
             raise NotFoundError(f"There is no model version {version}") from error
 
-    def _load_tagger(self, run_id: str) -> Tagger:
+    def _load_tagger(self, run_id: str, sha256: str | None) -> Tagger:
         with tempfile.TemporaryDirectory() as folder:
-            path = self._client.download_artifacts(run_id, "model", folder)
-            return Tagger.load(Path(path), self._settings.encoder)
+            path = Path(self._client.download_artifacts(run_id, "model", folder))
+            if _hash_files(path) != sha256:
+                raise TamperedModelError(
+                    f"The model of MLflow run {run_id} is not the one that was registered: promote another version"
+                )
+            return Tagger.load(path, self._settings.encoder)
 
     def _describe(self, found: MlflowVersion, champion: str | None) -> ModelVersion:
         run_id = str(found.run_id)
@@ -193,6 +201,14 @@ class ModelRegistry:
             mlflow_run_id=run_id,
             mlflow_run=self.run_url(run_id),
         )
+
+
+def _hash_files(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(folder)} {len(content)} ".encode() + content)
+    return digest.hexdigest()
 
 
 def _list_spans(documents: Sequence[AnnotationData]) -> dict[str, list[dict[str, Any]]]:

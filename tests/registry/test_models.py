@@ -8,7 +8,7 @@ from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import FineTuning, fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.evaluation import ModelScores, evaluate, score_model
-from registry.errors import NotFoundError, UnavailableError
+from registry.errors import NotFoundError, TamperedModelError, UnavailableError
 from registry.models import ModelRegistry
 from registry.outcome import Outcome
 from registry.settings import Settings
@@ -41,6 +41,19 @@ def test_registered_version_loads_as_the_tagger_that_was_trained(
     version = register(registry, tuned, contracts, "run-1")
     text = contracts[0].text
     assert registry.load_tagger(version).extract(text) == tuned.tagger.extract(text)
+
+
+@pytest.mark.parametrize("name", ["tagger.safetensors", "tagger.json"])
+def test_version_whose_files_were_changed_is_refused(
+    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData], tmp_path: Path, name: str
+) -> None:
+    version = register(registry, tuned, contracts, "run-1")
+    (file,) = tmp_path.rglob(name)
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(TamperedModelError, match="promote another version"):
+        registry.load_tagger(version)
+    with pytest.raises(TamperedModelError):
+        registry.find_challenger("run-1")
 
 
 def test_version_shows_scores_and_lineage_by_offsets_without_text(
