@@ -182,7 +182,7 @@ def test_run_that_died_with_its_worker_is_crashed_within_a_minute_and_frees_its_
     run = start(hold=True)
     pid = run.wait_for_body()["pid"]
     kill(warm, "worker")
-    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid), 10)
     died = time.monotonic()
     assert run.wait_for_end() == "Crashed"
     assert time.monotonic() - died < 60
