@@ -1,6 +1,6 @@
 """Feedback, training runs, and the jobs they become."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Header, status
@@ -46,7 +46,7 @@ def give_feedback(
         annotations = [resolve_annotation(document, new, services, reviewer) for new in feedback.annotations]
     key = f"{caller} {idempotency_key}" if idempotency_key else None
     job = trigger_model_feedback(session, services.launcher, document_id, annotations, reviewer, feedback.note, key)
-    return _respond(session, services, job, JobStatus.COMPLETED if job.outcome else JobStatus.PENDING)
+    return _respond(session, services, job, _find_state(job, {}).status)
 
 
 @router.post("/training-runs", status_code=status.HTTP_202_ACCEPTED)
@@ -118,19 +118,16 @@ def _respond_page(
 
 def _read_states(services: Services, jobs: Sequence[Job]) -> dict[str, RunState]:
     """Return each job's state by its id: answered, or that of the run that claimed it, or of its own."""
-    run_ids = {job.id: job.claimed_by or job.flow_run_id for job in jobs if not job.outcome}
-    known = [run_id for run_id in run_ids.values() if run_id]
-    runs = services.prefect.read_states(known) if known else {}
-    states = {
-        job.id: RunState(JobStatus.FAILED if (job.outcome or {}).get("failed") else JobStatus.COMPLETED) for job in jobs
-    }
-    for job in jobs:
-        if job.id in run_ids:
-            states[job.id] = runs.get(run_ids[job.id] or "", _describe_waiting(job))
-    return states
+    run_ids = [run_id for job in jobs if not job.outcome and (run_id := job.claimed_by or job.flow_run_id)]
+    runs = services.prefect.read_states(run_ids) if run_ids else {}
+    return {job.id: _find_state(job, runs) for job in jobs}
 
 
-def _describe_waiting(job: Job) -> RunState:
+def _find_state(job: Job, runs: Mapping[str, RunState]) -> RunState:
+    if job.outcome:
+        return RunState(JobStatus.FAILED if job.has_failed else JobStatus.COMPLETED)
+    if run := runs.get(job.claimed_by or job.flow_run_id or ""):
+        return run
     message = "Waits to be launched"
     if job.attempts:
         message += f" again: {job.attempts} run{'s' * (job.attempts != 1)} failed, at last because: {job.last_failure}"

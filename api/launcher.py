@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from api.prefect_runs import PrefectRuns, RunState
 from api.schemas import JobStatus
-from registry.annotations import get_latest_annotations, hash_annotations, list_annotations, replace_annotations
+from registry.annotations import hash_annotations, list_annotations, replace_annotations
 from registry.documents import get_document
 from registry.errors import ConflictError, InvalidInputError, UnavailableError
 from registry.jobs import (
@@ -22,7 +22,7 @@ from registry.jobs import (
     list_unanswered_runs,
     release_jobs,
 )
-from registry.tables import AnnotationBase, Job, JobType
+from registry.tables import AnnotationBase, AnnotationStatus, Job, JobType
 
 _logger = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS = 5.0
@@ -115,14 +115,16 @@ def trigger_model_feedback(
         return _check_same(session, known, document_id, annotations)
     if annotations is not None:
         replace_annotations(session, document, annotations)
-    elif not get_latest_annotations(session, [document_id])[0].spans:
-        raise InvalidInputError(
-            "The document has no approved annotations to learn from. Send `annotations`; an empty list says that "
-            "there is nothing to mark in it."
-        )
-    annotations_sha256 = hash_annotations(list_annotations(session, document_id))
+    else:
+        annotations = list_annotations(session, document_id)
+        if all(annotation.status != AnnotationStatus.APPROVED for annotation in annotations):
+            raise InvalidInputError(
+                "The document has no approved annotations to learn from. Send `annotations`; an empty list says that "
+                "there is nothing to mark in it."
+            )
+    annotations_sha256 = hash_annotations(annotations)
     job = find_last_feedback(session, document_id)
-    if job is None or job.annotations_sha256 != annotations_sha256 or (job.outcome or {}).get("failed"):
+    if job is None or job.annotations_sha256 != annotations_sha256 or job.has_failed:
         job = add_job(session, JobType.FEEDBACK, [document_id], triggered_by, note)
         job.annotations_sha256, job.idempotency_key = annotations_sha256, idempotency_key
         session.add(job)

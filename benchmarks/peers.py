@@ -98,8 +98,7 @@ class TrainerPeer:
     window_pieces: ClassVar[int] = 128
     overlap: ClassVar[int] = 32
     batch_windows: ClassVar[int] = 8
-    epochs: ClassVar[int] = 15
-    steps: ClassVar[tuple[int, int]] = (400, 400)
+    steps: ClassVar[int] = 400
     encoder_learning_rate: ClassVar[float] = 3e-4
     head_learning_rate: ClassVar[float] = 3e-3
 
@@ -125,7 +124,7 @@ class TrainerPeer:
         ]
         trainer = Trainer(
             model,
-            self._arguments(count_steps(len(samples), self.batch_windows, self.epochs, self.steps)),
+            self._arguments(),
             DataCollatorForTokenClassification(load_encoder().tokenizer),
             samples,
             optimizers=(torch.optim.AdamW(groups), None),
@@ -133,11 +132,11 @@ class TrainerPeer:
         trainer.remove_callback(PrinterCallback)
         trainer.train()
 
-    def _arguments(self, steps: int) -> TrainingArguments:
+    def _arguments(self) -> TrainingArguments:
         return TrainingArguments(
             lr_scheduler_type="linear",
             warmup_steps=0.1,
-            max_steps=steps,
+            max_steps=self.steps,
             per_device_train_batch_size=self.batch_windows,
             bf16=has_bfloat16(),
             use_cpu=True,

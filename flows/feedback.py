@@ -194,7 +194,7 @@ def evaluate(work: Work, champion: Model | None, challenger: Model | None, progr
     documents = [*work.held_out, *learned]
 
     before = _extract_all(champion, documents, lambda share: progress.reach(55 + 20 * share))
-    new = {item for data in work.taught for item in evaluation.find_corrections(data, before[data.document_id])}
+    new = evaluation.find_mistakes(work.taught, before)
     corrections = work.corrections | new
     after = _extract_all(challenger, documents, lambda share: progress.reach(75 + 20 * share))
 

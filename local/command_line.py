@@ -4,12 +4,15 @@ import ipaddress
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvicorn
+from sqlmodel import Session
 
 from api.app import create_app
 from local.demo import play_demo
@@ -35,21 +38,16 @@ def _configure() -> None:
 @app.command()
 def api(host: str = "127.0.0.1", port: int = 8000) -> None:
     """Serve the API; where everything is, CONTRACT_FEEDBACK_… variables say."""
-    settings = get_settings()
-    migrate_database(settings)
-    with open_session(settings) as session:
+    with _open_database() as session:
         if not _is_loopback(host) and not has_keys(session):
             raise typer.BadParameter(f"Make a key before listening on {host}: contract-feedback add-key NAME")
-    uvicorn.run(create_app(settings), host=host, port=port, log_level="warning")
+    uvicorn.run(create_app(get_settings()), host=host, port=port, log_level="warning")
 
 
 @app.command("add-key")
 def add_api_key(name: str, scope: Annotated[list[Scope] | None, typer.Option(help="Default: read")] = None) -> None:
     """Make an API key and show it, this once."""
-    settings = get_settings()
-    migrate_database(settings)
-    with open_session(settings) as session:
-        act_for(session, "command line")
+    with _open_database() as session:
         key = add_key(session, name, scope or [Scope.READ])
     typer.echo(key)
 
@@ -57,9 +55,7 @@ def add_api_key(name: str, scope: Annotated[list[Scope] | None, typer.Option(hel
 @app.command("list-keys")
 def list_api_keys() -> None:
     """Show the API keys: id, name, scopes, when they were last used, whether they are revoked."""
-    settings = get_settings()
-    migrate_database(settings)
-    with open_session(settings) as session:
+    with _open_database() as session:
         for key in list_keys(session):
             used = f"used {key.last_used_at:%Y-%m-%d %H:%M} UTC" if key.last_used_at else "never used"
             revoked = f", revoked {key.revoked_at:%Y-%m-%d %H:%M} UTC" if key.revoked_at else ""
@@ -69,10 +65,7 @@ def list_api_keys() -> None:
 @app.command("revoke-key")
 def revoke_api_key(key_id: str) -> None:
     """Make an API key worthless, at once."""
-    settings = get_settings()
-    migrate_database(settings)
-    with open_session(settings) as session:
-        act_for(session, "command line")
+    with _open_database() as session:
         try:
             key = revoke_key(session, key_id)
         except NotFoundError as error:
@@ -116,6 +109,16 @@ def _wait_for_interrupt() -> None:
         signal.pause()
     except KeyboardInterrupt:
         typer.echo("Stopping …")
+
+
+@contextmanager
+def _open_database() -> Iterator[Session]:
+    """Open the settings' database, migrated, for whoever is at the command line."""
+    settings = get_settings()
+    migrate_database(settings)
+    with open_session(settings) as session:
+        act_for(session, "command line")
+        yield session
 
 
 def _is_loopback(host: str) -> bool:

@@ -119,6 +119,11 @@ class Job(SQLModel, table=True):
     last_failure: str | None = Field(default=None, sa_type=Text, description="Why the last of those ended")
     outcome: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
 
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether the answer is that no model was made."""
+        return bool(self.outcome and self.outcome.get("failed"))
+
 
 class JobDocument(SQLModel, table=True):
     """A document a job learns from."""

@@ -5,7 +5,7 @@ from sqlmodel import Session
 
 from registry.annotations import add_annotation, list_annotations, replace_annotations
 from registry.audit import act_for, forget_contents, list_entries
-from registry.keys import Scope, add_key
+from registry.keys import Scope, add_key, list_keys
 from registry.tables import Annotation
 from tests.registry.test_annotations import add_document, marked
 
@@ -61,6 +61,12 @@ def test_neither_texts_nor_hashes_of_keys_are_recorded(session: Session) -> None
     before = list_entries(session, 0, 1)[0][0].before
     assert before
     assert not {"text"} & set(before)
+    session.delete(list_keys(session)[0])
+    session.flush()
+    before = list_entries(session, 0, 1)[0][0].before
+    assert before
+    assert before["name"] == "reader"
+    assert "secret_hash" not in before
 
 
 def test_deleted_documents_contents_are_forgotten_and_who_did_what_is_not(session: Session) -> None:
