@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import uuid4
 
-from sqlalchemy import JSON, Column, DateTime, Integer, String, Text, TypeDecorator
+from sqlalchemy import JSON, Column, DateTime, Index, Integer, String, Text, TypeDecorator, text
 from sqlalchemy.engine import Dialect
 from sqlmodel import Field, SQLModel, UniqueConstraint
 
@@ -96,11 +96,16 @@ class JobType(StrEnum):
     TRAINING_RUN = "training_run"
 
 
+_UNANSWERED = text("outcome IS NULL")
+
+
 class Job(SQLModel, table=True):
     """A request to learn: stored before it is launched, answered by the flow run that claims it.
 
     Its state, history and progress are Prefect's; only what must outlive Prefect's database stands here.
     """
+
+    __table_args__ = (Index("ix_job_unanswered", "created_at", sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED),)
 
     id: str = Field(default_factory=_new_id, primary_key=True)
     type: str

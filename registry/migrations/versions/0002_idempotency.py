@@ -17,10 +17,13 @@ def upgrade() -> None:
         batch.add_column(sa.Column("annotations_sha256", sa.String(), nullable=True))
         batch.add_column(sa.Column("idempotency_key", sa.String(), nullable=True))
         batch.create_index("ix_job_idempotency_key", ["idempotency_key"], unique=True)
+    unanswered = sa.text("outcome IS NULL")
+    op.create_index("ix_job_unanswered", "job", ["created_at"], sqlite_where=unanswered, postgresql_where=unanswered)
 
 
 def downgrade() -> None:
     """Undo."""
+    op.drop_index("ix_job_unanswered", "job")
     with op.batch_alter_table("job") as batch:
         batch.drop_index("ix_job_idempotency_key")
         batch.drop_column("idempotency_key")
