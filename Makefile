@@ -1,4 +1,4 @@
-.PHONY: demo test serve check
+.PHONY: demo test serve check audit lock
 
 demo: .venv/installed
 	.venv/bin/contract-feedback demo
@@ -12,5 +12,16 @@ test: .venv/installed
 check: .venv/installed
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports
 
-.venv/installed: pyproject.toml
-	python3 -m venv .venv && .venv/bin/pip install --quiet --editable '.[dev]' && touch $@
+audit: .venv/installed
+	@if curl --silent --fail --output /dev/null https://pypi.org/pypi/pip/json; \
+	then .venv/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock; \
+	else echo "pip-audit is skipped: PyPI's list of vulnerabilities cannot be reached from here"; fi
+
+lock: .venv/installed
+	.venv/bin/uv pip compile pyproject.toml --quiet --upgrade --extra dev --universal --python-version 3.11 \
+	--generate-hashes --no-emit-package torch --no-header --output-file requirements.lock
+
+.venv/installed: pyproject.toml requirements.lock
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --require-hashes --no-deps --requirement requirements.lock
+	.venv/bin/pip install --quiet --editable '.[dev]' && touch $@
