@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, func, select, update
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
@@ -30,6 +30,7 @@ def check_annotation(document: Document, annotation: AnnotationBase) -> None:
 def add_annotation(session: Session, document: Document, new: AnnotationBase) -> Annotation:
     """Add one annotation; raises InvalidInputError or, where that type stands on that span already, ConflictError."""
     check_annotation(document, new)
+    _wait_for_others(session, document.id)
     _check_free(session, document.id, new)
     annotation = Annotation(document_id=document.id, **new.model_dump())
     session.add(annotation)
@@ -39,12 +40,14 @@ def add_annotation(session: Session, document: Document, new: AnnotationBase) ->
 def update_annotation(session: Session, document: Document, annotation: Annotation, new: AnnotationBase) -> None:
     """Overwrite an annotation; raises as `add_annotation` does."""
     check_annotation(document, new)
+    _wait_for_others(session, document.id)
     _check_free(session, document.id, new, but=annotation.id)
     _overwrite(session, annotation, new)
 
 
 def replace_annotations(session: Session, document: Document, new: Sequence[AnnotationBase]) -> None:
     """Make `new` the document's annotations; those that stay on their span keep their id."""
+    _wait_for_others(session, document.id)
     existing = {_place(annotation): annotation for annotation in list_annotations(session, document.id)}
     seen = set()
     for item in new:
@@ -130,6 +133,12 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> lis
             )
         )
     return found
+
+
+def _wait_for_others(session: Session, document_id: str) -> None:
+    """Let one transaction at a time write a document's annotations: this changes nothing, but locks on any database."""
+    unchanged = update(Document).where(col(Document.id) == document_id).values(held_out=Document.held_out)
+    session.exec(unchanged.execution_options(synchronize_session=False))
 
 
 def _overwrite(session: Session, annotation: Annotation, new: AnnotationBase) -> None:

@@ -13,15 +13,21 @@ from sqlmodel import Session, create_engine
 
 from registry.settings import Settings
 
+_CONNECTIONS = 40  # at most, and as many as FastAPI has threads that answer requests
+_WAIT_FOR_OTHER_MIGRATIONS = {
+    "postgresql": "SELECT pg_advisory_xact_lock(7236941)",
+    "sqlite": "BEGIN IMMEDIATE",
+}
+
 
 def build_engine(settings: Settings) -> Engine:
-    """Return an engine for the settings' database; the caller disposes of it."""
+    """Return an engine for the settings' database, whose errors show no values; the caller disposes of it."""
     url = make_url(settings.database_url.get_secret_value())
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, hide_parameters=True, pool_size=_CONNECTIONS, pool_pre_ping=True)
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": 30})
+    engine = create_engine(url, hide_parameters=True, pool_size=_CONNECTIONS, connect_args={"timeout": 30})
     event.listen(engine, "connect", _configure_sqlite)
     return engine
 
@@ -38,10 +44,11 @@ def open_session(settings: Settings) -> Iterator[Session]:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the database's tables to the newest version."""
+    """Bring the database's tables to the newest version; processes that start at once do so one after the other."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.begin() as connection:
+        connection.exec_driver_sql(_WAIT_FOR_OTHER_MIGRATIONS[engine.dialect.name])
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

@@ -6,6 +6,7 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
+from registry.errors import UnavailableError
 from registry.settings import Settings
 
 FloatArray = NDArray[np.float32]
@@ -19,12 +20,21 @@ class DocumentStore:
         self._root = root.rstrip("/")
 
     def save(self, document_id: str, content: bytes, boxes: FloatArray | None) -> None:
-        """Store a document's bytes and its characters' boxes, shape (characters, 4)."""
-        self._write(f"{document_id}/content", content)
-        if boxes is not None:
-            buffer = io.BytesIO()
-            np.save(buffer, boxes, allow_pickle=False)
-            self._write(f"{document_id}/boxes.npy", buffer.getvalue())
+        """Store a document's bytes and its characters' boxes, shape (characters, 4), or neither.
+
+        Raises UnavailableError where they cannot be written.
+        """
+        try:
+            self._write(f"{document_id}/content", content)
+            if boxes is not None:
+                buffer = io.BytesIO()
+                np.save(buffer, boxes, allow_pickle=False)
+                self._write(f"{document_id}/boxes.npy", buffer.getvalue())
+        except OSError as error:
+            self.delete(document_id)
+            raise UnavailableError(
+                f"The document store cannot be written ({error.strerror}): try again later"
+            ) from error
 
     def load_content(self, document_id: str) -> bytes:
         """Return the bytes that were uploaded; raises FileNotFoundError."""

@@ -50,7 +50,7 @@ class TooManyError(ContractFeedbackError):
 
 
 class UnavailableError(ContractFeedbackError):
-    """Prefect or MLflow does not answer."""
+    """A part of the installation does not do its work now."""
 
     status_code = 503
 

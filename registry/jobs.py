@@ -8,10 +8,11 @@ from sqlmodel import Session, and_, col, func, or_, select, update
 from embeddinggemma_feasibility.evaluation import Item
 from registry.errors import NotFoundError
 from registry.outcome import Outcome
-from registry.tables import Correction, Document, Job, JobDocument, JobType
+from registry.tables import Annotation, AuditEntry, Correction, Document, Job, JobDocument, JobType
 
 MAX_ATTEMPTS = 20
-_ALONE_AFTER = 2
+_SUSPECT_AFTER = 2
+_SUSPECTS_TOGETHER = 256
 
 
 def add_job(
@@ -39,7 +40,7 @@ def find_job_by_key(session: Session, idempotency_key: str) -> Job | None:
 def find_last_feedback(session: Session, document_id: str) -> Job | None:
     """Return the job of a document's last feedback."""
     query = select(Job).join(JobDocument).where(JobDocument.document_id == document_id, Job.type == JobType.FEEDBACK)
-    return session.exec(query.order_by(col(Job.created_at).desc()).limit(1)).first()
+    return session.exec(query.order_by(col(Job.number).desc()).limit(1)).first()
 
 
 def create_training_run(session: Session, document_ids: Sequence[str], triggered_by: str) -> Job:
@@ -60,7 +61,7 @@ def list_jobs(session: Session, offset: int, limit: int, job_type: JobType | Non
     query, count = select(Job), select(func.count()).select_from(Job)
     if job_type:
         query, count = query.where(Job.type == job_type), count.where(Job.type == job_type)
-    page = session.exec(query.order_by(col(Job.created_at).desc()).offset(offset).limit(limit)).all()
+    page = session.exec(query.order_by(col(Job.number).desc()).offset(offset).limit(limit)).all()
     return page, session.exec(count).one()
 
 
@@ -80,7 +81,7 @@ def find_unlaunched_job(session: Session, without: Collection[str] = ()) -> Job 
         col(Job.outcome).is_(None),
         col(Job.id).not_in(without),
     )
-    return session.exec(query.order_by(col(Job.created_at)).limit(1)).first()
+    return session.exec(query.order_by(col(Job.number)).limit(1)).first()
 
 
 def list_unanswered_runs(session: Session) -> list[str]:
@@ -95,6 +96,7 @@ def release_jobs(session: Session, run_id: str, reason: str) -> dict[str, int]:
 
     What was tried MAX_ATTEMPTS times is answered with the reason instead. Two that release a run at once do so once.
     """
+    reason = reason.replace("\0", "")  # an error's words may hold what PostgreSQL does not store
     released = session.exec(
         update(Job)
         .where(col(Job.outcome).is_(None), func.coalesce(Job.claimed_by, Job.flow_run_id) == run_id)
@@ -117,19 +119,28 @@ def release_jobs(session: Session, run_id: str, reason: str) -> dict[str, int]:
 def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[Job]:
     """Claim for a run its own job and every job that waits unclaimed; a burst of feedback becomes one run.
 
-    Jobs that this run claimed before a retry and has not finished, or failed, are claimed again. A job whose runs have
-    failed repeatedly has its runs alone, so that it takes no others along.
+    Jobs that this run claimed before a retry and has not finished, or failed, are claimed again. Of two runs that
+    claim a job at once one gets it. Jobs whose runs have failed repeatedly have their runs apart from the others, half
+    as many together each time: so the one that makes them fail is found, and 200 that only waited for a server are
+    learned in a few runs.
     """
-    waits = and_(col(Job.claimed_by).is_(None), Job.attempts < _ALONE_AFTER)
-    own = or_(col(Job.claimed_by) == flow_run_id, col(Job.id) == job_id)
+    attempts = session.exec(select(Job.attempts).where(Job.id == job_id)).first() or 0
     unanswered = col(Job.outcome).is_(None)
+    waits = and_(unanswered, col(Job.claimed_by).is_(None))
+    along = and_(waits, Job.attempts < _SUSPECT_AFTER)
+    if attempts >= _SUSPECT_AFTER:
+        others = select(Job.id).where(waits, Job.attempts == attempts, Job.id != job_id).order_by(col(Job.number))
+        along = col(Job.id).in_(others.limit(max(_SUSPECTS_TOGETHER >> attempts, 1) - 1))
+    own = and_(unanswered, or_(col(Job.claimed_by) == flow_run_id, col(Job.id) == job_id))
     failed_here = and_(col(Job.claimed_by) == flow_run_id, col(Job.outcome)["failed"].as_boolean().is_(True))
-    jobs = session.exec(select(Job).where(or_(and_(unanswered, or_(waits, own)), failed_here)).with_for_update()).all()
-    for job in jobs:
-        job.claimed_by = flow_run_id
-        session.add(job)
-    session.flush()
-    return list(jobs)
+    claimed = session.exec(
+        update(Job)
+        .where(or_(along, own, failed_here))
+        .values(claimed_by=flow_run_id)
+        .returning(Job)
+        .execution_options(populate_existing=True)
+    )
+    return list(claimed.scalars().all())
 
 
 def is_rerun_by_hand(session: Session, job_id: str, flow_run_id: str) -> bool:
@@ -185,19 +196,31 @@ def list_held_out_documents(session: Session, limit: int) -> Sequence[str]:
 
 
 def choose_replay_documents(session: Session, without: Sequence[str], limit: int) -> list[str]:
-    """Return earlier documents to replay: the newest that no champion has learned first, then at random.
+    """Return earlier documents to replay: what no champion has learned first, the newest ahead, then at random.
 
-    A champion has learned what was refused before it, since that was replayed.
+    A champion has learned what was refused before it, since that was replayed. It has not learned what was changed in a
+    document's annotations since the document was last taught.
     """
-    query = select(JobDocument.document_id, col(Job.outcome)["promoted"].as_boolean()).join(Job).join(Document)
+    query = select(JobDocument.document_id, Job.id, col(Job.outcome)["promoted"].as_boolean()).join(Job).join(Document)
     query = query.where(col(Document.held_out).is_(False), col(Job.outcome).is_not(None))
-    feedbacks = session.exec(query.order_by(col(Job.created_at))).all()
-    last_of_document = {document_id: number for number, (document_id, _) in enumerate(feedbacks)}
-    last_promoted = max((number for number, (_, promoted) in enumerate(feedbacks) if promoted), default=-1)
-    for document_id in without:
-        last_of_document.pop(document_id, None)
-    learned = [document_id for document_id, number in last_of_document.items() if number <= last_promoted]
-    refused = [document_id for document_id, number in last_of_document.items() if number > last_promoted]
-    chooser = random.Random(len(last_of_document))  # noqa: S311  (which documents are replayed is no secret)
-    chooser.shuffle(learned)
-    return (refused[::-1] + learned)[:limit]
+    unlearned: dict[str, None] = {}
+    learned: dict[str, None] = {}
+    last_promoted = None
+    for document_id, job_id, promoted in session.exec(query.order_by(col(Job.number))):
+        unlearned.pop(document_id, None)
+        unlearned[document_id] = None
+        if promoted:
+            learned |= unlearned
+            unlearned, last_promoted = {}, job_id
+    changed = _list_documents_changed_since(session, last_promoted)
+    unlearned |= {document_id: None for document_id in learned if document_id in changed}
+    earlier = [document_id for document_id in learned if document_id not in unlearned]
+    random.Random(len(learned) + len(unlearned)).shuffle(earlier)  # noqa: S311  (which are replayed is no secret)
+    return [document_id for document_id in [*reversed(unlearned), *earlier] if document_id not in without][:limit]
+
+
+def _list_documents_changed_since(session: Session, job_id: str | None) -> set[str | None]:
+    """Return the documents with an annotation that was made, changed or deleted after the job was stored."""
+    stored = select(func.max(AuditEntry.id)).where(AuditEntry.entity_id == job_id).scalar_subquery()
+    of_annotations = col(AuditEntry.entity) == Annotation.__name__.lower()
+    return set(session.exec(select(AuditEntry.document_id).where(of_annotations, col(AuditEntry.id) > stored)))

@@ -53,7 +53,7 @@ class Lineage(BaseModel):
 
 
 class ModelRegistry:
-    """The settings' registered model; its methods raise UnavailableError where MLflow does not answer."""
+    """The settings' registered model; its methods raise UnavailableError or MlflowException where MLflow is away."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._name = settings, settings.model_name

@@ -11,14 +11,16 @@ from sqlmodel import Field, SQLModel, UniqueConstraint
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time that comes back from SQLite, too, with its time zone."""
+    """A point in time that comes back as UTC: from SQLite without a zone, from PostgreSQL in the server's."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return the stored time as UTC."""
-        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def _now() -> datetime:
@@ -97,6 +99,9 @@ class JobType(StrEnum):
 
 
 _UNANSWERED = text("outcome IS NULL")
+_number = Column(
+    "number", Integer, nullable=False, index=True, default=text("(SELECT coalesce(max(number), 0) + 1 FROM job)")
+)
 
 
 class Job(SQLModel, table=True):
@@ -105,13 +110,16 @@ class Job(SQLModel, table=True):
     Its state, history and progress are Prefect's; only what must outlive Prefect's database stands here.
     """
 
-    __table_args__ = (Index("ix_job_unanswered", "created_at", sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED),)
+    __table_args__ = (Index("ix_job_unanswered", "number", sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED),)
 
     id: str = Field(default_factory=_new_id, primary_key=True)
     type: str
     triggered_by: str
     note: str | None = Field(default=None, sa_type=Text)
-    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime, index=True)
+    number: int | None = Field(
+        default=None, sa_column=_number, description="In the order of their storing, whatever the clock says"
+    )
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
     flow_run_id: str | None = Field(default=None, index=True, description="The run launched for this job")
     claimed_by: str | None = Field(
         default=None, index=True, description="The run that learns from it, not always its own"

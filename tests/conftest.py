@@ -18,6 +18,7 @@ from local.contract_generator import generate_contract
 from local.processes import ANY_PORTS, Stack, run_stack
 from registry.database import build_engine, migrate
 from registry.settings import Settings
+from tests.postgresql import create_database, find_programs, run_postgresql
 
 os.environ |= {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
 
@@ -63,10 +64,28 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory, contracts: list[Annot
     return load_encoder(str(folder))
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with run_postgresql(programs) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database; a test file that needs none overrides this, lest its tests run twice."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/test.db"
+    return create_database(request.getfixturevalue("postgresql"))
+
+
 @pytest.fixture
-def settings(tmp_path: Path, tiny_encoder: Encoder) -> Settings:
+def settings(tmp_path: Path, tiny_encoder: Encoder, database_url: str) -> Settings:
     return Settings(
-        database_url=f"sqlite:///{tmp_path}/test.db",
+        database_url=database_url,
         document_store_url=str(tmp_path / "documents"),
         mlflow_tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
         encoder=tiny_encoder.name,

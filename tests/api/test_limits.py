@@ -1,37 +1,12 @@
-"""Limits, each a setting, on an application in this process with a real database; Prefect and MLflow are away."""
+"""Limits, each a setting."""
 
-from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from fastapi.testclient import TestClient
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from api.app import create_app
-from registry.database import migrate_database, open_session
-from registry.keys import Scope, add_key
-from registry.settings import Settings
+from tests.api.conftest import Start
 
 TEXT = "Acme Ltd pays Bell."
-Start = Callable[..., TestClient]
-
-
-@pytest.fixture
-def start(settings: Settings) -> Iterator[Start]:
-    opened: list[TestClient] = []
-
-    def start_application(**limits: int) -> TestClient:
-        limited = settings.model_copy(update=limits)
-        migrate_database(limited)
-        with open_session(limited) as session:
-            key = add_key(session, "ana", list(Scope))
-        client = TestClient(create_app(limited), headers={"Authorization": f"Bearer {key}"})
-        opened.append(client.__enter__())
-        return client
-
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        yield start_application
-        for client in opened:
-            client.__exit__(None, None, None)
 
 
 def upload(client: TestClient, text: str = TEXT) -> str:
@@ -74,3 +49,10 @@ def test_so_many_jobs_wait_and_no_more(start: Start) -> None:
     assert refused.status_code == 429
     assert client.get(f"/documents/{second}/annotations").json() == []
     assert client.post("/training-runs").status_code == 429
+
+
+def test_more_requests_at_once_than_threads_and_connections_are_all_answered(start: Start) -> None:
+    client = start()
+    with ThreadPoolExecutor(128) as pool:
+        answers = list(pool.map(lambda _: client.get("/documents"), range(256)))
+    assert {answer.status_code for answer in answers} == {200}

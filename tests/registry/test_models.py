@@ -20,6 +20,11 @@ def tuned(contracts: list[AnnotationData], tiny_encoder: Encoder) -> FineTuning:
 
 
 @pytest.fixture
+def database_url() -> str:
+    return "sqlite://"
+
+
+@pytest.fixture
 def registry(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
     monkeypatch.chdir(tmp_path)
     return ModelRegistry(settings)

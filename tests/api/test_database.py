@@ -1,0 +1,47 @@
+"""What the database cannot do is the answer to the request, not an error of the server."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import make_url
+
+from registry.database import build_engine
+from registry.settings import Settings
+from tests.api.conftest import Start
+from tests.api.test_limits import mark, upload
+
+
+@pytest.fixture
+def client(start: Start) -> TestClient:
+    return start()
+
+
+def test_what_cannot_be_stored_is_refused(client: TestClient) -> None:
+    address = f"/documents/{upload(client)}"
+    nul = "\0"
+    marked = mark("Bell")
+    assert client.post(f"{address}/annotations", json=marked | {"notes": nul}).status_code == 422
+    refused = client.post(f"{address}/feedback", json={"annotations": [marked], "note": nul})
+    assert (refused.status_code, "NUL" in refused.json()["detail"]) == (422, True)
+    for label in (nul, "", "x" * 101):
+        value = {"start": 0, "end": 4, "labels": [label]}
+        export = [{"annotations": [{"result": [{"type": "labels", "value": value}]}]}]
+        assert client.post(f"{address}/annotations/ingest", json=export).status_code == 422
+    assert client.get(f"{address}/annotations").json() == []
+
+
+def test_what_cannot_be_stored_is_not_found(client: TestClient) -> None:
+    assert client.get("/documents/%00").status_code in (404, 422)
+    assert client.get("/jobs/%00").status_code in (404, 422)
+    assert client.post("/training-runs", json={"document_ids": ["\0"]}).status_code in (404, 422)
+    assert client.get("/documents", params={"offset": 10**30}).status_code == 422
+
+
+def test_database_that_does_not_answer_is_said(client: TestClient, database_url: str, tmp_path: Path) -> None:
+    away = make_url(database_url).set(database=str(tmp_path)).render_as_string(hide_password=False)
+    state = client.app.state
+    state.services = replace(state.services, engine=build_engine(Settings(database_url=away)))
+    answer = client.get("/documents")
+    assert (answer.status_code, "database" in answer.json()["detail"]) == (503, True)
