@@ -9,21 +9,21 @@ from sqlmodel import Session
 from api.dependencies import AnnotatorDep, ReaderDep, Services, ServicesDep, SessionDep
 from api.label_studio import LabelStudioTask, read_label_studio
 from api.location import find_offsets
-from api.schemas import AnnotationCreate, AnnotationPublic
+from api.schemas import AnnotationCreate, AnnotationPublic, Text, errors
 from registry import annotations as queries
 from registry.documents import get_document
 from registry.errors import InvalidInputError, StaleRevisionError
 from registry.tables import Annotation, AnnotationBase, Document
 
-router = APIRouter(tags=["annotations"])
+router = APIRouter(tags=["annotations"], responses=errors(404))
 RevisionDep = Annotated[
     str | None, Header(alias="If-Match", description="Change this revision only, not what somebody made of it since")
 ]
 
 
-@router.post("/documents/{document_id}/annotations", status_code=status.HTTP_201_CREATED)
+@router.post("/documents/{document_id}/annotations", status_code=status.HTTP_201_CREATED, responses=errors(400, 409))
 def create_annotation(
-    document_id: str, new: AnnotationCreate, session: SessionDep, services: ServicesDep, caller: AnnotatorDep
+    document_id: Text, new: AnnotationCreate, session: SessionDep, services: ServicesDep, caller: AnnotatorDep
 ) -> AnnotationPublic:
     """Mark one entity. Training waits until feedback is given on the document."""
     document = get_document(session, document_id)
@@ -34,15 +34,15 @@ def create_annotation(
 
 
 @router.get("/documents/{document_id}/annotations")
-def read_annotations(document_id: str, session: SessionDep, _: ReaderDep) -> list[AnnotationPublic]:
+def read_annotations(document_id: Text, session: SessionDep, _: ReaderDep) -> list[AnnotationPublic]:
     """List a document's annotations in reading order."""
     get_document(session, document_id)
     return _publish(queries.list_annotations(session, document_id))
 
 
-@router.put("/annotations/{annotation_id}")
+@router.put("/annotations/{annotation_id}", responses=errors(400, 409, 412))
 def change_annotation(
-    annotation_id: str,
+    annotation_id: Text,
     new: AnnotationCreate,
     session: SessionDep,
     services: ServicesDep,
@@ -57,16 +57,18 @@ def change_annotation(
     return AnnotationPublic.model_validate(annotation)
 
 
-@router.delete("/annotations/{annotation_id}", status_code=status.HTTP_204_NO_CONTENT)
-def delete_annotation(annotation_id: str, session: SessionDep, _: AnnotatorDep, revision: RevisionDep = None) -> None:
+@router.delete("/annotations/{annotation_id}", status_code=status.HTTP_204_NO_CONTENT, responses=errors(409, 412))
+def delete_annotation(annotation_id: Text, session: SessionDep, _: AnnotatorDep, revision: RevisionDep = None) -> None:
     """Delete an annotation."""
     session.delete(_get_annotation(session, annotation_id, revision))
     session.commit()
 
 
-@router.post("/documents/{document_id}/annotations/ingest", status_code=status.HTTP_201_CREATED)
+@router.post(
+    "/documents/{document_id}/annotations/ingest", status_code=status.HTTP_201_CREATED, responses=errors(400, 409)
+)
 def ingest_label_studio(
-    document_id: str,
+    document_id: Text,
     export: Annotated[list[LabelStudioTask], Body(description="A Label Studio JSON export of this document's task")],
     session: SessionDep,
     services: ServicesDep,

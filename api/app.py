@@ -1,20 +1,22 @@
 """The service: its routes, its parts, one shape for all errors."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from mlflow.exceptions import MlflowException
 from prefect.client.orchestration import get_client
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import exc
 from sqlalchemy.orm.exc import StaleDataError
 
 from api import annotations, audit, documents, health, jobs, models
 from api.dependencies import RequestLimit, Services
 from api.launcher import Launcher
 from api.prefect_runs import PrefectRuns
-from api.schemas import ErrorResponse
+from api.schemas import ERROR_HEADERS, errors
 from api.served_model import ServedModel
 from registry.cache import build_cache
 from registry.database import build_engine, migrate
@@ -23,19 +25,7 @@ from registry.errors import ContractFeedbackError
 from registry.models import ModelRegistry
 from registry.settings import Settings, get_settings
 
-_ERRORS = {
-    401: "No valid API key",
-    403: "The key lacks the scope",
-    404: "What the path or body names does not exist",
-    409: "It contradicts what is stored",
-    412: "It was changed since it was read: read it again",
-    413: "The file is too large",
-    415: "The file is neither a PDF nor plain text",
-    422: "It can be read, but makes no sense: the detail says what to do",
-    429: "Too many requests, or too many jobs wait: try again later",
-    503: "Prefect or MLflow does not answer",
-}
-_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}}
+_logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -46,14 +36,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Extracts entities from contracts and learns from each correction at once",
         version="0.1.0",
         lifespan=lambda app: _lifespan(app, settings),
-        responses={status: {"model": ErrorResponse, "description": text} for status, text in _ERRORS.items()},
     )
     app.add_exception_handler(ContractFeedbackError, _answer_error)
-    app.add_exception_handler(IntegrityError, _answer_conflict)
+    app.add_exception_handler(exc.IntegrityError, _answer_conflict)
     app.add_exception_handler(StaleDataError, _answer_conflict)
+    app.add_exception_handler(exc.OperationalError, _answer_database_away)
+    app.add_exception_handler(exc.TimeoutError, _answer_database_away)
+    app.add_exception_handler(MlflowException, _answer_mlflow_away)
     app.add_exception_handler(RequestValidationError, _answer_unfit_request)
-    for room in (documents, annotations, jobs, models, audit, health):
-        app.include_router(room.router)
+    for room in (documents, annotations, jobs, models, audit):
+        app.include_router(room.router, responses=errors(401, 403, 422, 429, 503))
+    app.include_router(health.router)
     return app
 
 
@@ -86,12 +79,22 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
 
 async def _answer_error(_: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, ContractFeedbackError) else 500
-    return JSONResponse({"detail": str(error)}, status, _HEADERS.get(status))
+    return JSONResponse({"detail": str(error)}, status, ERROR_HEADERS.get(status))
 
 
 async def _answer_conflict(_: Request, error: Exception) -> JSONResponse:
     detail = "Somebody changed the same at the same moment: read it again, then repeat the request"
     return JSONResponse({"detail": detail}, 409)
+
+
+async def _answer_database_away(_: Request, error: Exception) -> JSONResponse:
+    _logger.error("The database does not answer: %s", error)
+    return JSONResponse({"detail": "The database does not answer; nothing was changed: try again later"}, 503)
+
+
+async def _answer_mlflow_away(_: Request, error: Exception) -> JSONResponse:
+    _logger.error("MLflow does not answer: %s", error)
+    return JSONResponse({"detail": "MLflow does not answer: try again when GET /system-status shows it alive"}, 503)
 
 
 async def _answer_unfit_request(_: Request, error: Exception) -> JSONResponse:

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from sqlmodel import Session
 
 from api.dependencies import AdministratorDep, LimitDep, OffsetDep, ReaderDep, SessionDep
-from api.schemas import AuditEntryPublic, Page
+from api.schemas import AuditEntryPublic, Page, Text, errors
 from registry.audit import list_entries
 from registry.documents import get_document
 
@@ -19,9 +19,9 @@ def read_audit_log(
     return _respond_page(session, offset, limit)
 
 
-@router.get("/documents/{document_id}/history")
+@router.get("/documents/{document_id}/history", responses=errors(404))
 def read_history(
-    document_id: str, session: SessionDep, _: ReaderDep, offset: OffsetDep = 0, limit: LimitDep = 50
+    document_id: Text, session: SessionDep, _: ReaderDep, offset: OffsetDep = 0, limit: LimitDep = 50
 ) -> Page[AuditEntryPublic]:
     """List every change of a document's annotations, newest first: who, when, what before."""
     get_document(session, document_id)

@@ -82,10 +82,10 @@ def _require(scope: Scope) -> Callable[..., str]:
         services.requests.count(key.id)
         if scope not in key.scopes and Scope.ADMIN not in key.scopes:
             raise ForbiddenError(f"The key {key.name!r} lacks the scope {scope.value!r}")
-        if session.dirty:
-            session.commit()
-        act_for(session, key.name)
-        return key.name
+        caller = key.name
+        session.commit()  # gives the connection back: the request may wait for a thread, and others for connections
+        act_for(session, caller)
+        return caller
 
     return check_scope
 
@@ -95,5 +95,5 @@ AnnotatorDep = Annotated[str, Depends(_require(Scope.ANNOTATE))]
 AdministratorDep = Annotated[str, Depends(_require(Scope.ADMIN))]
 TrainerDep = Annotated[str, Depends(_require(Scope.TRAIN))]
 
-OffsetDep = Annotated[int, Query(ge=0, description="How many to skip")]
+OffsetDep = Annotated[int, Query(ge=0, le=1_000_000_000, description="How many to skip")]
 LimitDep = Annotated[int, Query(ge=1, le=200, description="How many to return at most")]

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, Services, ServicesDep, SessionDep
 from api.location import locate
 from api.reading import read_document
-from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
+from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page, Text, errors
 from embeddinggemma_feasibility.annotation_data import Entity
 from registry.audit import forget_contents
 from registry.documents import find_document_by_content, get_document, is_held_out, list_documents
@@ -18,9 +18,13 @@ from registry.errors import TooLargeError
 from registry.tables import Document
 
 router = APIRouter(prefix="/documents", tags=["documents"])
+_PLAIN_TEXT = {"text/plain": {"schema": {"type": "string"}}}
+_ORIGINAL_FILE = {"application/pdf": {"schema": {"type": "string", "format": "binary"}}, **_PLAIN_TEXT}
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, response_model=DocumentPublic)
+@router.post(
+    "", status_code=status.HTTP_201_CREATED, response_model=DocumentPublic, responses=errors(400, 409, 413, 415)
+)
 def upload_document(
     file: Annotated[UploadFile, File(description="A PDF with a text layer, or plain text in UTF-8")],
     session: SessionDep,
@@ -37,7 +41,7 @@ def upload_document(
         return existing
     read = read_document(content, services.settings)
     document = Document(
-        filename=file.filename or "unnamed",
+        filename=_clean_filename(file.filename),
         media_type=read.media_type,
         sha256=sha256,
         size_bytes=len(content),
@@ -70,37 +74,39 @@ def read_documents(
     return Page(items=items, total=total, offset=offset, limit=limit)
 
 
-@router.get("/{document_id}", response_model=DocumentPublic)
-def read_one_document(document_id: str, session: SessionDep, _: ReaderDep) -> Document:
+@router.get("/{document_id}", response_model=DocumentPublic, responses=errors(404))
+def read_one_document(document_id: Text, session: SessionDep, _: ReaderDep) -> Document:
     """Read what is known of a document."""
     return get_document(session, document_id)
 
 
-@router.get("/{document_id}/content", response_class=Response)
-def read_content(document_id: str, session: SessionDep, services: ServicesDep, _: ReaderDep) -> Response:
+@router.get(
+    "/{document_id}/content", response_class=Response, responses={200: {"content": _ORIGINAL_FILE}, **errors(404)}
+)
+def read_content(document_id: Text, session: SessionDep, services: ServicesDep, _: ReaderDep) -> Response:
     """Download the original file."""
     document = get_document(session, document_id)
     return Response(services.store.load_content(document.id), media_type=document.media_type)
 
 
-@router.get("/{document_id}/text", response_class=PlainTextResponse)
-def read_text(document_id: str, session: SessionDep, _: ReaderDep) -> str:
+@router.get("/{document_id}/text", response_class=Response, responses={200: {"content": _PLAIN_TEXT}, **errors(404)})
+def read_text(document_id: Text, session: SessionDep, _: ReaderDep) -> PlainTextResponse:
     """Read the document's text as the service does: all offsets count its characters."""
-    return get_document(session, document_id).text
+    return PlainTextResponse(get_document(session, document_id).text)
 
 
-@router.delete("/{document_id}", status_code=status.HTTP_204_NO_CONTENT)
-def delete_document(document_id: str, session: SessionDep, services: ServicesDep, _: AnnotatorDep) -> None:
+@router.delete("/{document_id}", status_code=status.HTTP_204_NO_CONTENT, responses=errors(404, 409))
+def delete_document(document_id: Text, session: SessionDep, services: ServicesDep, _: AnnotatorDep) -> None:
     """Delete a document with its annotations. Versions of the model that learned from it stay."""
     session.delete(get_document(session, document_id))
     session.flush()
     forget_contents(session, document_id)
+    services.store.delete(document_id)  # before the commit: what fails here can be asked for again
     session.commit()
-    services.store.delete(document_id)
 
 
-@router.get("/{document_id}/entities")
-def extract_entities(document_id: str, session: SessionDep, services: ServicesDep, _: ReaderDep) -> EntitiesResponse:
+@router.get("/{document_id}/entities", responses=errors(404))
+def extract_entities(document_id: Text, session: SessionDep, services: ServicesDep, _: ReaderDep) -> EntitiesResponse:
     """Extract the document's entities with the current model. Before the first feedback there is none, nor entities."""
     document = get_document(session, document_id)
     model = services.served.get()
@@ -108,6 +114,11 @@ def extract_entities(document_id: str, session: SessionDep, services: ServicesDe
         return EntitiesResponse(document_id=document_id, model_version=None, entities=[])
     found = _add_locations(document, model.tagger.extract(document.text, services.cache), services)
     return EntitiesResponse(document_id=document_id, model_version=model.version, entities=found)
+
+
+def _clean_filename(filename: str | None) -> str:
+    """Return a name that every database stores."""
+    return (filename or "").encode(errors="replace").decode().replace("\0", "")[:255] or "unnamed"
 
 
 def _add_locations(document: Document, entities: list[Entity], services: Services) -> list[EntityPublic]:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from api.dependencies import ReaderDep, Services, ServicesDep
-from api.schemas import ComponentStatus, Health, SystemStatus
+from api.schemas import ComponentStatus, Health, SystemStatus, errors
 from registry.errors import UnavailableError
 
 router = APIRouter(tags=["health"])
@@ -20,7 +20,7 @@ def read_health() -> Health:
     return Health()
 
 
-@router.get("/system-status")
+@router.get("/system-status", responses=errors(401, 403, 429))
 def read_system_status(services: ServicesDep, _: ReaderDep) -> SystemStatus:
     """Tell the state of every part: database, Prefect, MLflow, worker, served version."""
     parts = {

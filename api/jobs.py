@@ -10,7 +10,17 @@ from api.annotations import check_number, resolve_annotation
 from api.dependencies import LimitDep, OffsetDep, ReaderDep, Services, ServicesDep, SessionDep, TrainerDep
 from api.launcher import trigger_model_feedback
 from api.prefect_runs import RunState
-from api.schemas import FeedbackRequest, JobDetail, JobLinks, JobResponse, JobStatus, Page, TrainingRunRequest
+from api.schemas import (
+    FeedbackRequest,
+    JobDetail,
+    JobLinks,
+    JobResponse,
+    JobStatus,
+    Page,
+    Text,
+    TrainingRunRequest,
+    errors,
+)
 from registry import jobs as queries
 from registry.annotations import list_annotated_documents
 from registry.documents import get_document
@@ -21,9 +31,9 @@ from registry.tables import Job, JobType
 router = APIRouter(tags=["jobs"])
 
 
-@router.post("/documents/{document_id}/feedback", status_code=status.HTTP_202_ACCEPTED)
+@router.post("/documents/{document_id}/feedback", status_code=status.HTTP_202_ACCEPTED, responses=errors(400, 404, 409))
 def give_feedback(
-    document_id: str,
+    document_id: Text,
     session: SessionDep,
     services: ServicesDep,
     caller: TrainerDep,
@@ -49,7 +59,7 @@ def give_feedback(
     return _respond(session, services, job, _find_state(job, {}).status)
 
 
-@router.post("/training-runs", status_code=status.HTTP_202_ACCEPTED)
+@router.post("/training-runs", status_code=status.HTTP_202_ACCEPTED, responses=errors(400, 404, 409))
 def start_training_run(
     session: SessionDep, services: ServicesDep, caller: TrainerDep, request: TrainingRunRequest | None = None
 ) -> JobResponse:
@@ -59,11 +69,12 @@ def start_training_run(
     document_ids = request.document_ids
     if document_ids is None:
         document_ids = list(list_annotated_documents(session))
+    document_ids = list(dict.fromkeys(document_ids))
     for document_id in document_ids:
         get_document(session, document_id)
     if not document_ids:
         raise InvalidInputError("There is no annotated document to train on")
-    job = queries.create_training_run(session, list(dict.fromkeys(document_ids)), request.triggered_by or caller)
+    job = queries.create_training_run(session, document_ids, request.triggered_by or caller)
     session.commit()
     services.launcher.wake()
     return _respond(session, services, job, JobStatus.PENDING)
@@ -85,8 +96,8 @@ def read_jobs(
     return _respond_page(session, services, offset, limit, None)
 
 
-@router.get("/jobs/{job_id}")
-def read_job(job_id: str, session: SessionDep, services: ServicesDep, _: ReaderDep) -> JobDetail:
+@router.get("/jobs/{job_id}", responses=errors(404))
+def read_job(job_id: Text, session: SessionDep, services: ServicesDep, _: ReaderDep) -> JobDetail:
     """Read a job's state and progress and, at its end, what came of it."""
     job = queries.get_job(session, job_id)
     state = _read_states(services, [job])[job.id]
@@ -126,11 +137,15 @@ def _read_states(services: Services, jobs: Sequence[Job]) -> dict[str, RunState]
 def _find_state(job: Job, runs: Mapping[str, RunState]) -> RunState:
     if job.outcome:
         return RunState(JobStatus.FAILED if job.has_failed else JobStatus.COMPLETED)
-    if run := runs.get(job.claimed_by or job.flow_run_id or ""):
+    run = runs.get(job.claimed_by or job.flow_run_id or "")
+    if run and run.status != JobStatus.FAILED:
         return run
+    failed, reason = job.attempts, job.last_failure
+    if run:
+        failed, reason = failed + 1, run.message
     message = "Waits to be launched"
-    if job.attempts:
-        message += f" again: {job.attempts} run{'s' * (job.attempts != 1)} failed, at last because: {job.last_failure}"
+    if failed:
+        message += f" again: {failed} run{'s' * (failed != 1)} failed, at last because: {reason}"
     return RunState(JobStatus.PENDING, message)
 
 

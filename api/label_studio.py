@@ -1,9 +1,8 @@
 """Label Studio's JSON export, read as annotations."""
 
-from typing import Any
-
 from pydantic import BaseModel, Field
 
+from api.schemas import EntityType, Person
 from registry.errors import InvalidInputError
 from registry.tables import AnnotationBase
 
@@ -11,10 +10,10 @@ from registry.tables import AnnotationBase
 class LabelStudioValue(BaseModel):
     """A labelled stretch; offsets count UTF-16 units, as JavaScript does."""
 
-    start: int | None = None
+    start: int | None = Field(None, ge=0)
     end: int | None = None
     text: str | None = None
-    labels: list[str] = Field(default_factory=list)
+    labels: list[EntityType] = Field(default_factory=list)
 
 
 class LabelStudioResult(BaseModel):
@@ -24,13 +23,19 @@ class LabelStudioResult(BaseModel):
     value: LabelStudioValue
 
 
+class LabelStudioUser(BaseModel):
+    """Who made an annotation."""
+
+    email: Person | None = None
+
+
 class LabelStudioAnnotation(BaseModel):
     """What one annotator made of a task."""
 
     result: list[LabelStudioResult]
     was_cancelled: bool = False
     updated_at: str = ""
-    completed_by: Any = None
+    completed_by: LabelStudioUser | int | None = None
 
 
 class LabelStudioTask(BaseModel):
@@ -47,7 +52,7 @@ def read_label_studio(export: list[LabelStudioTask], text: str, reviewer: str) -
     if not finished:
         raise InvalidInputError("The task has no finished annotation")
     latest = max(finished, key=lambda annotation: annotation.updated_at)
-    person = latest.completed_by.get("email") if isinstance(latest.completed_by, dict) else None
+    person = latest.completed_by.email if isinstance(latest.completed_by, LabelStudioUser) else None
     offsets = _utf16_offsets(text)
     found: list[AnnotationBase] = []
     for result in latest.result:

@@ -68,6 +68,8 @@ class Launcher:
                 state = states.get(run_id, _LOST)
                 if state.status == JobStatus.FAILED:
                     self._launch_again(session, run_id, state.message or "Prefect gives no reason")
+                elif state.status in {JobStatus.PENDING, JobStatus.RUNNING} and state.is_old:
+                    self._prefect.crash_if_silent(run_id)
             now = time.monotonic()
             self._paused_until = {job_id: until for job_id, until in self._paused_until.items() if until > now}
             job = find_unlaunched_job(session, self._paused_until)

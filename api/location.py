@@ -15,7 +15,7 @@ class Location(BaseModel):
     A box is left, top, right, bottom in points (1/72 inch) from the top left corner of the page as it is shown.
     """
 
-    page: int = Field(ge=1, description="Number of the page, the first is 1")
+    page: int = Field(ge=1, le=1_000_000, description="Number of the page, the first is 1")
     boxes: list[tuple[float, float, float, float]] = Field(min_length=1)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import httpx
@@ -13,9 +14,11 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
+from prefect.events.filters import EventFilter, EventOccurredFilter, EventResourceFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
+from prefect.states import Crashed
 
 from api.schemas import JobStatus
 from registry.errors import UnavailableError
@@ -34,14 +37,21 @@ _STATUS = {
     StateType.CANCELLED: JobStatus.CANCELLED,
 }
 _PAGE = 200  # Prefect returns no more at once
+_PATIENCE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
 class RunState:
-    """A flow run's state in the API's words, with Prefect's message."""
+    """A flow run's state in the API's words, with Prefect's message, and since when it is in it."""
 
     status: JobStatus
     message: str | None = None
+    since: datetime | None = None
+
+    @property
+    def is_old(self) -> bool:
+        """Tell whether it has been so for longer than a run that sends nothing is left alone."""
+        return self.since is not None and self.since < datetime.now(UTC) - _PATIENCE
 
 
 class PrefectRuns:
@@ -80,7 +90,21 @@ class PrefectRuns:
                 runs += self._client.read_flow_runs(flow_run_filter=some, limit=_PAGE)
         except httpx.HTTPError as error:
             raise UnavailableError("Prefect does not answer") from error
-        return {str(run.id): RunState(_STATUS[run.state.type], run.state.message) for run in runs if run.state}
+        return {str(run.id): _describe(run.state) for run in runs if run.state}
+
+    def crash_if_silent(self, run_id: str) -> None:
+        """Crash a run that should be alive, or about to begin, but has sent nothing for five minutes.
+
+        Prefect's automations do so within a minute, unless its server has lost the event that arms them.
+        """
+        of_run = EventResourceFilter(id=[f"prefect.flow-run.{run_id}"])
+        recent = EventOccurredFilter(since=datetime.now(UTC) - _PATIENCE)
+        crashed: State[None] = Crashed(message="Nothing was heard of it for five minutes: it died with its worker")
+        try:
+            if not self._client.read_events(EventFilter(occurred=recent, resource=of_run), limit=1).events:
+                self._client.set_flow_run_state(UUID(run_id), crashed, force=True)
+        except httpx.HTTPError as error:
+            raise UnavailableError("Prefect does not answer") from error
 
     def read_progress(self, run_id: str) -> float:
         """Return how much of a run is done, in percent."""
@@ -111,3 +135,14 @@ class PrefectRuns:
     def run_url(self, run_id: str) -> str:
         """Return the address of a run in the Prefect UI."""
         return f"{str(get_current_settings().ui_url or '').rstrip('/')}/runs/flow-run/{run_id}"
+
+
+def _describe(state: State) -> RunState:
+    due = state.state_details.scheduled_time
+    if state.type == StateType.SCHEDULED and due and due > datetime.now(UTC) + _PATIENCE:
+        return RunState(
+            JobStatus.FAILED, f"It is due only at {due:%Y-%m-%d %H:%M}: it was postponed, or the clock set back"
+        )
+    if state.type == StateType.SCHEDULED:
+        return RunState(JobStatus.PENDING, state.message)
+    return RunState(_STATUS[state.type], state.message, state.timestamp)

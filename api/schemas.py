@@ -2,9 +2,9 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from api.location import Location
 from registry.models import Lineage, ModelVersion
@@ -12,6 +12,33 @@ from registry.outcome import Outcome
 from registry.tables import AnnotationStatus, AuditAction, DocumentBase, JobType
 
 Item = TypeVar("Item")
+
+_ERRORS = {
+    400: "The body cannot be read: send JSON, or a form with a file, in UTF-8",
+    401: "No valid API key",
+    403: "The key lacks the scope",
+    404: "What the path or body names does not exist",
+    409: "It contradicts what is stored",
+    412: "It was changed since it was read: read it again",
+    413: "The file is too large",
+    415: "The file is neither a PDF nor plain text",
+    422: "It can be read, but makes no sense: the detail says what to do",
+    429: "Too many requests, or too many jobs wait: try again later",
+    503: "Prefect, MLflow, the database or the document store does not do its work: try again later",
+}
+ERROR_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}}
+
+
+def _check_storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("Leave out the NUL character, which PostgreSQL does not store")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_storable)]
+EntityType = Annotated[Text, Field(min_length=1, max_length=100)]
+Person = Annotated[Text, Field(max_length=200)]
+Note = Annotated[Text, Field(max_length=10_000)]
 
 
 class Page(BaseModel, Generic[Item]):
@@ -27,6 +54,21 @@ class ErrorResponse(BaseModel):
     """What is wrong with the request, and what to do."""
 
     detail: str
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says of these statuses, for a route's `responses`."""
+    return {
+        status: {
+            "model": ErrorResponse,
+            "description": _ERRORS[status],
+            "headers": {
+                name: {"required": True, "schema": {"type": "string", "examples": [value]}}
+                for name, value in ERROR_HEADERS.get(status, {}).items()
+            },
+        }
+        for status in statuses
+    }
 
 
 class DocumentPublic(DocumentBase):
@@ -57,13 +99,13 @@ class AnnotationCreate(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    type: str = Field(min_length=1, max_length=100, examples=["governing_law"])
+    type: EntityType = Field(examples=["governing_law"])
     value: str = Field(min_length=1, examples=["the laws of Portugal"])
     start: int | None = Field(None, ge=0, description="Offset in characters into the document's text")
     end: int | None = Field(None, ge=1, description="Offset behind the last character")
     location: list[Location] | None = Field(None, description="Instead of start and end")
-    reviewer: str | None = Field(None, max_length=200)
-    notes: str | None = Field(None, max_length=10_000)
+    reviewer: Person | None = None
+    notes: Note | None = None
     status: AnnotationStatus = Field(AnnotationStatus.APPROVED, description="Only approved annotations teach")
 
     @model_validator(mode="after")
@@ -114,8 +156,8 @@ class FeedbackRequest(BaseModel):
     annotations: list[AnnotationCreate] | None = Field(
         None, description="All that is to be marked in the document, replacing its annotations; null keeps those"
     )
-    reviewer: str | None = Field(None, max_length=200, description="For annotations that name no reviewer of their own")
-    note: str | None = Field(None, max_length=10_000)
+    reviewer: Person | None = Field(None, description="For annotations that name no reviewer of their own")
+    note: Note | None = None
 
 
 class TrainingRunRequest(BaseModel):
@@ -123,8 +165,8 @@ class TrainingRunRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    document_ids: list[str] | None = Field(None, description="Null: all documents with approved annotations")
-    triggered_by: str | None = Field(None, max_length=200, description="Default: the name of the API key")
+    document_ids: list[Text] | None = Field(None, description="Null: all documents with approved annotations")
+    triggered_by: Person | None = Field(None, description="Default: the name of the API key")
 
 
 class JobStatus(StrEnum):

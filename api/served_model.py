@@ -29,6 +29,9 @@ class ServedModel:
 
         Raises UnavailableError if MLflow does not answer and none was loaded.
         """
+        loaded = self._loaded
+        if loaded and loaded.version == self.find_version():
+            return loaded
         with self._loading:
             try:
                 champion = self._registry.find_champion()

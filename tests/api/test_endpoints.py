@@ -109,6 +109,25 @@ def test_upload_that_cannot_be_read_is_refused(http: httpx.Client, content: byte
     assert http.get("/documents").json()["total"] == before
 
 
+@pytest.mark.parametrize(
+    ("charset", "name", "kept"),
+    [
+        ("utf-8", b"a\0b", "ab"),
+        ("unicode_escape", rb"a\ud800b", "a?b"),
+        ("utf-8", b"a" * 1000, "a" * 255),
+        ("utf-8", b"\0", "unnamed"),
+    ],
+)
+def test_filename_that_no_database_stores_is_mended(http: httpx.Client, charset: str, name: bytes, kept: str) -> None:
+    disposition = b'Content-Disposition: form-data; name="file"; filename="' + name + b'"'
+    answer = http.post(
+        "/documents",
+        content=b"\r\n".join([b"--x", disposition, b"", b"named " + name.replace(b"\0", b"0"), b"--x--", b""]),
+        headers={"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"},
+    )
+    assert (answer.status_code, answer.json()["filename"]) == (201, kept)
+
+
 @pytest.mark.skipif(not HOSTILE.exists(), reason="../shared/data is not here")
 @pytest.mark.parametrize(
     ("name", "words"),
@@ -171,6 +190,28 @@ def test_location_of_a_pdf_annotation_becomes_offsets(http: httpx.Client) -> Non
     assert "no text at the location" in refused.json()["detail"]
 
 
+def test_nul_character_is_refused_wherever_it_would_be_stored_or_looked_up(http: httpx.Client) -> None:
+    document_id = upload_text(http, "nul")
+    answers = [
+        http.get("/jobs/%00"),
+        http.post(f"/documents/{document_id}/annotations", json=marked("Acme", "\0")),
+        http.post(f"/documents/{document_id}/feedback", json={"annotations": [], "note": "\0"}),
+        http.post("/training-runs", json={"document_ids": ["\0"]}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 422
+        assert "Leave out the NUL character" in answer.json()["detail"]
+
+
+def test_number_without_measure_is_refused(http: httpx.Client) -> None:
+    beyond = 10**400
+    document_id = upload(http, generate_contract(502).pdf)["id"]
+    somewhere = {"type": "word", "value": "a", "location": [{"page": beyond, "boxes": [[0, 0, 1, 1]]}]}
+    assert http.get("/documents", params={"offset": beyond}).status_code == 422
+    assert http.get(f"/models/{beyond}").status_code == 422
+    assert http.post(f"/documents/{document_id}/annotations", json=somewhere).status_code == 422
+
+
 def test_label_studio_export_replaces_the_annotations(http: httpx.Client) -> None:
     document_id = upload_text(http, "label studio")
     start = len(TEXT[: TEXT.index("100 €")].encode("utf-16-le")) // 2
@@ -190,6 +231,26 @@ def test_label_studio_export_replaces_the_annotations(http: httpx.Client) -> Non
     ]
     assert http.post(url, json=[]).status_code == 422
     assert len(http.get(f"/documents/{document_id}/annotations").json()) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "email", "field"),
+    [
+        ({"start": -1000, "labels": ["price"]}, "ana@example.org", "start"),
+        ({"start": 0, "labels": [""]}, "ana@example.org", "labels.0"),
+        ({"start": 0, "labels": ["price" * 100]}, "ana@example.org", "labels.0"),
+        ({"start": 0, "labels": ["price"]}, "ana" * 100, "email"),
+        ({"start": 0, "labels": ["price"]}, 5, "email"),
+    ],
+)
+def test_label_studio_export_beyond_what_an_annotation_holds_is_refused(
+    http: httpx.Client, value: dict[str, object], email: object, field: str
+) -> None:
+    result = {"type": "labels", "value": {"end": 4, **value}}
+    export = [{"annotations": [{"result": [result], "completed_by": {"email": email}}]}]
+    answer = http.post(f"/documents/{upload_text(http, 'unfit export')}/annotations/ingest", json=export)
+    assert answer.status_code == 422
+    assert f"{field}: " in answer.json()["detail"]
 
 
 def test_key_opens_only_what_its_scopes_say(stack: Stack, http: httpx.Client) -> None:

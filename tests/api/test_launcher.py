@@ -1,11 +1,16 @@
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Crashed, Failed, Running
+from prefect.events import Event, Resource
+from prefect.events.filters import EventFilter, EventIDFilter, EventOccurredFilter
+from prefect.states import Cancelled, Crashed, Failed, Pending, Running, Scheduled
 from sqlalchemy import Engine
 from sqlmodel import Session
 
@@ -121,6 +126,72 @@ def test_job_whose_run_ended_without_an_answer_is_launched_again(
     assert job.flow_run_id not in (None, str(first))
 
 
+@pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.prefect_runs._PATIENCE", timedelta(seconds=3))
+
+
+@pytest.mark.usefixtures("little_patience")
+@pytest.mark.parametrize("state", [Running, Pending])
+def test_run_that_was_silent_for_long_is_crashed_and_its_job_launched_again(
+    session: Session, launcher: Launcher, stack: Stack, state: Callable[..., State[None]]
+) -> None:
+    job = trigger_model_feedback(session, launcher, add_document(session).id, [marked("Bell")])
+    launcher.launch_waiting()
+    session.refresh(job)
+    run_id = UUID(job.flow_run_id)
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
+        client.set_flow_run_state(run_id, state(), force=True)
+        launcher.launch_waiting()
+        assert client.read_flow_run(run_id).state_name == state().name
+        time.sleep(4)
+        launcher.launch_waiting()
+        assert client.read_flow_run(run_id).state_name == "Crashed"
+    session.commit()
+    launcher.launch_waiting()
+    session.refresh(job)
+    assert (job.flow_run_id, job.attempts) == (None, 1)
+
+
+@pytest.mark.usefixtures("little_patience")
+def test_run_that_lasts_for_long_and_is_heard_of_is_left_alone(
+    session: Session, launcher: Launcher, stack: Stack
+) -> None:
+    job = trigger_model_feedback(session, launcher, add_document(session).id, [marked("Bell")])
+    launcher.launch_waiting()
+    session.refresh(job)
+    run_id = UUID(job.flow_run_id)
+    of_run = Resource({"prefect.resource.id": f"prefect.flow-run.{run_id}"})
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
+        client.set_flow_run_state(run_id, Running(), force=True)
+        later = datetime.now(UTC) + timedelta(minutes=1)  # by then the server will have stored it
+        heartbeat = Event(event="prefect.flow-run.heartbeat", resource=of_run, occurred=later)
+        body = [heartbeat.model_dump(mode="json")]
+        httpx.post(f"{stack.prefect_url}/api/events", json=body).raise_for_status()
+        while not client.read_events(
+            EventFilter(id=EventIDFilter(id=[heartbeat.id]), occurred=EventOccurredFilter(until=later))
+        ).events:
+            time.sleep(0.2)
+        time.sleep(4)
+        launcher.launch_waiting()
+        assert client.read_flow_run(run_id).state_name == "Running"
+
+
+def test_run_that_is_due_only_much_later_keeps_nobody_waiting(
+    session: Session, launcher: Launcher, stack: Stack
+) -> None:
+    job = trigger_model_feedback(session, launcher, add_document(session).id, [marked("Bell")])
+    launcher.launch_waiting()
+    session.refresh(job)
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
+        later = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(hours=1))
+        client.set_flow_run_state(UUID(job.flow_run_id), later, force=True)
+    session.commit()
+    launcher.launch_waiting()
+    session.refresh(job)
+    assert (job.flow_run_id, job.attempts) == (None, 1)
+
+
 def test_feedback_while_prefect_is_away_waits_and_is_launched_later(
     session: Session, launcher: Launcher, prefect_away: Launcher
 ) -> None:
@@ -155,6 +226,19 @@ def test_same_annotations_again_are_the_same_job_and_others_another(session: Ses
     other = trigger_model_feedback(session, prefect_away, document.id, both[:1]).id
     assert other != first
     assert trigger_model_feedback(session, prefect_away, document.id, both).id not in (first, other)
+
+
+def test_same_annotations_sent_at_once_are_one_job(engine: Engine, session: Session, prefect_away: Launcher) -> None:
+    document_id = add_document(session).id
+    session.commit()
+
+    def feed_back(number: int) -> str:
+        with Session(engine) as own:
+            both = [marked("Bell"), marked("Acme Ltd")][:: (-1) ** number]
+            return trigger_model_feedback(own, prefect_away, document_id, both).id
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(feed_back, range(8)))) == 1
 
 
 def test_annotations_whose_training_failed_are_tried_again(session: Session, prefect_away: Launcher) -> None:
