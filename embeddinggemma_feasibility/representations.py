@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +47,19 @@ class RepresentationCache:
         self._folder, self._max_bytes = folder, max_bytes
 
     def get(self, key: str, compute: Callable[[], Representation]) -> Representation:
-        """Return what is kept under a key, computed and kept now if it was not; a file that is broken is replaced."""
+        """Return what is kept under a key, computed and kept now if it was not; a file that is broken is replaced.
+
+        Where nothing can be kept, say on a full disk, it is computed each time, with a warning.
+        """
         path = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
         with contextlib.suppress(OSError, SafetensorError):
             os.utime(path)
             return Representation(**load_file(path))
         representation = compute()
-        self._keep(path, {field.name: getattr(representation, field.name) for field in fields(representation)})
+        try:
+            self._keep(path, {field.name: getattr(representation, field.name) for field in fields(representation)})
+        except (OSError, SafetensorError) as error:
+            _logger.warning("What the encoder has read of a document cannot be kept: %s", error)
         return representation
 
     def _keep(self, path: Path, tensors: dict[str, Tensor]) -> None:

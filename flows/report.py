@@ -1,5 +1,6 @@
 """The report of a run, as a Prefect artifact a person can read."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from prefect.artifacts import create_markdown_artifact
@@ -10,13 +11,11 @@ from registry.models import ModelRegistry
 from registry.outcome import Outcome
 from registry.settings import get_settings
 
-_EXAMPLES = 20
-
 
 def publish_report(outcome: Outcome, taught: Sequence[AnnotationData], before: Predictions, after: Predictions) -> None:
     """Publish the chart in MLflow; in Prefect the scores, what changed in the documents taught, and the MLflow run."""
     registry = ModelRegistry(get_settings())
-    lines = [f"# {outcome.reason}", "", *_score_table(outcome), "", *_changes(taught, before, after)]
+    lines = [f"# {outcome.reason}", "", *_score_table(outcome), "", *_count_changes(taught, before, after)]
     if outcome.mlflow_run_id:
         registry.log_chart(outcome.mlflow_run_id, outcome)
         lines += ["", f"[Run in MLflow]({registry.run_url(outcome.mlflow_run_id)})"]
@@ -53,19 +52,20 @@ def _score_table(outcome: Outcome) -> list[str]:
     ]
 
 
-def _changes(taught: Sequence[AnnotationData], before: Predictions, after: Predictions) -> Iterator[str]:
-    changes = []
+def _count_changes(taught: Sequence[AnnotationData], before: Predictions, after: Predictions) -> Iterator[str]:
+    """Count by type what is found now and was not, and the reverse; the values are words of contracts and stay out."""
+    counts: dict[str, Counter[tuple[bool, bool]]] = defaultdict(Counter)
     for data in taught:
         gold = gold_values(data)
         old = predicted_values(data, before[data.document_id])
         new = predicted_values(data, after[data.document_id])
-        for item in sorted(old ^ new):
-            verdict = "right" if (item in new) == (item in gold) else "wrong"
-            _, name, value = item
-            changes.append(f"| {verdict} | {'found' if item in new else 'dropped'} | {name} | {value[:80]} |")
-    if changes:
-        yield f"## What changed in the documents taught ({len(changes)} values)"
+        for item in old ^ new:
+            counts[item[1]][item in new, item in gold] += 1
+    if counts:
+        yield "## What changed in the documents taught, values by type"
         yield ""
-        yield "| | now | type | value |"
-        yield "| --- | --- | --- | --- |"
-        yield from changes[:_EXAMPLES]
+        yield "| type | found, rightly | found, wrongly | dropped, rightly | dropped, wrongly |"
+        yield "| --- | --- | --- | --- | --- |"
+        for name, of_type in sorted(counts.items()):
+            cells = [of_type[True, True], of_type[True, False], of_type[False, False], of_type[False, True]]
+            yield f"| {name} | {' | '.join(str(cell) for cell in cells)} |"

@@ -25,6 +25,7 @@ _NO_THREADS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 _PR_SET_PDEATHSIG = 1
+_NICENESS = 5  # a third of the weight
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,18 @@ def main() -> None:
     from flows.warm import run  # noqa: PLC0415  (it starts the threads)
 
     loaded = run.load()
+    _give_way()
     with _listen(Path(os.environ[SOCKET_VARIABLE])) as listener:
         request = Parent(listener).serve()
     run.become(request.environment, request.folder, request.files, loaded)
+
+
+def _give_way() -> None:
+    """Let extraction have most of the processor while both want it; Linux may weigh whole sessions (autogroup)."""
+    os.nice(_NICENESS)
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(_NICENESS))
 
 
 def _listen(path: Path) -> socket.socket:
