@@ -16,7 +16,7 @@ from sqlmodel import Session
 
 from api.app import create_app
 from local.demo import play_demo
-from local.processes import DEFAULT_PORTS, Stack, run_stack
+from local.processes import DEFAULT_PORTS, LOOPBACK, Stack, run_stack
 from registry.audit import act_for
 from registry.database import migrate_database, open_session
 from registry.errors import NotFoundError
@@ -74,9 +74,13 @@ def revoke_api_key(key_id: str) -> None:
 
 
 @app.command()
-def serve(folder: FolderOption = Path(".local"), encoder: EncoderOption = "packaged") -> None:
+def serve(
+    folder: FolderOption = Path(".local"),
+    encoder: EncoderOption = "packaged",
+    host: Annotated[str, typer.Option(help="Another address makes Prefect and MLflow ask for a password")] = LOOPBACK,
+) -> None:
     """Run everything on this machine until Ctrl-C."""
-    with run_stack(folder, DEFAULT_PORTS, encoder) as stack:
+    with run_stack(folder, DEFAULT_PORTS, encoder, host) as stack:
         _show(stack)
         _wait_for_interrupt()
 
@@ -94,12 +98,14 @@ def demo(encoder: EncoderOption = "packaged") -> None:
 
 
 def _show(stack: Stack) -> None:
+    password = stack.environment.get("PREFECT_API_AUTH_STRING")
     typer.echo(f"""
 API      {stack.api_url}/docs
 Prefect  {stack.prefect_url}
 MLflow   {stack.mlflow_url}
 Key      {stack.api_key}
 Logs     {stack.folder / "logs"}
+{f"Prefect and MLflow ask for {password}" if password else ""}
 """)
 
 

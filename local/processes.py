@@ -22,21 +22,23 @@ from pydantic import SecretStr
 
 from embeddinggemma_feasibility.encoders import PACKAGED
 from flows.warm.client import SOCKET_VARIABLE
+from local.authentication import keep_secret, require_password
+from local.supervision import Supervisor
 from registry.database import migrate_database, open_session
 from registry.keys import Scope, add_key, find_key
 from registry.settings import Settings
 
 _START_SECONDS = 120
-_STOP_SECONDS = 20
 
 Ports = tuple[int, int, int]
 DEFAULT_PORTS = (8000, 4200, 5000)
 ANY_PORTS = (0, 0, 0)
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
 class Stack:
-    """The addresses of a running installation, a key to it with all scopes, and its processes by name."""
+    """The addresses of a running installation, a key to it with all scopes, and its processes."""
 
     api_url: str
     prefect_url: str
@@ -44,21 +46,29 @@ class Stack:
     api_key: str
     folder: Path
     environment: dict[str, str]
-    processes: dict[str, subprocess.Popen[bytes]]
+    processes: Supervisor
 
 
 @contextmanager
-def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = PACKAGED) -> Iterator[Stack]:
+def run_stack(
+    folder: Path,
+    ports: Ports = DEFAULT_PORTS,
+    encoder: str = PACKAGED,
+    host: str = LOOPBACK,
+    database_url: str | None = None,
+) -> Iterator[Stack]:
     """Run the API, Prefect and MLflow on `ports` with their data in `folder`, until the block ends.
 
-    A SIGTERM ends the block as Ctrl-C does. Raises RuntimeError if a port is taken or a process does not come up.
+    The database is SQLite in `folder`, too, unless `database_url` names another. On another `host` than 127.0.0.1,
+    Prefect and MLflow ask for the password in the folder. A SIGTERM ends the block as Ctrl-C does. Raises RuntimeError
+    if a port is taken or a process does not come up.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = folder.resolve()
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    api_url, prefect_url, mlflow_url = (f"http://127.0.0.1:{_free_port(port)}" for port in ports)
+    api_url, prefect_url, mlflow_url = (f"http://{host}:{free_port(host, port)}" for port in ports)
     environment = os.environ | {
-        "CONTRACT_FEEDBACK_DATABASE_URL": f"sqlite:///{folder}/contract-feedback.db",
+        "CONTRACT_FEEDBACK_DATABASE_URL": database_url or f"sqlite:///{folder}/contract-feedback.db",
         "CONTRACT_FEEDBACK_DOCUMENT_STORE_URL": str(folder / "documents"),
         "CONTRACT_FEEDBACK_CACHE_FOLDER": str(folder / "cache"),
         "CONTRACT_FEEDBACK_MLFLOW_TRACKING_URI": mlflow_url,
@@ -83,33 +93,36 @@ def run_stack(folder: Path, ports: Ports = DEFAULT_PORTS, encoder: str = PACKAGE
     }
     if encoder == PACKAGED or Path(encoder).is_dir():
         environment["HF_HUB_OFFLINE"] = "1"
-    processes: dict[str, subprocess.Popen[bytes]] = {}
+    if host != LOOPBACK:
+        environment |= require_password(folder)
     with ExitStack() as opened:
         # Not in the folder: the path of a socket may have no more than 107 bytes.
         warm_socket = Path(opened.enter_context(TemporaryDirectory(prefix="contract-feedback-"))) / "warm"
         environment[SOCKET_VARIABLE] = str(warm_socket)
+        processes = Supervisor(folder, environment)
+        opened.callback(processes.stop)
 
-        def start(name: str, *command: str) -> subprocess.Popen[bytes]:
-            process = _process(name, [sys.executable, "-m", *command], folder, environment)
-            processes[name] = opened.enter_context(process)
-            return processes[name]
+        def wait(name: str, is_up: Callable[[], bool], timeout_seconds: float = _START_SECONDS) -> None:
+            _wait(is_up, processes[name], folder / "logs" / f"{name}.log", timeout_seconds)
 
         prefect_port, mlflow_port, api_port = (url.rsplit(":", 1)[1] for url in (prefect_url, mlflow_url, api_url))
-        prefect = start("prefect", "prefect", "server", "start", "--host", "127.0.0.1", "--port", prefect_port)
+        processes.start("prefect", "prefect", "server", "start", "--host", host, "--port", prefect_port)
         store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/mlflow"]
-        listen = ["--host", "127.0.0.1", "--port", mlflow_port, "--workers", "1"]
-        mlflow = start("mlflow", "mlflow", "server", *listen, *store)
-        runs = start("runs", "flows.warm.parent")
+        listen = ["--host", host, "--port", mlflow_port, "--workers", "1"]
+        protect = ["--app-name", "basic-auth", "--allowed-hosts", f"{host}:{mlflow_port}"] if host != LOOPBACK else []
+        processes.start("mlflow", "mlflow", "server", *listen, *protect, *store)
+        processes.start("runs", "flows.warm.parent")
         key = _local_key(folder, environment["CONTRACT_FEEDBACK_DATABASE_URL"])
-        _wait(answers(f"{prefect_url}/api/health"), prefect, folder / "logs/prefect.log")
+        wait("prefect", answers(f"{prefect_url}/api/health"))
         _deploy(environment)
-        _automate(environment["PREFECT_API_URL"])
-        start("worker", "prefect", "worker", "start", "--pool", "contract-feedback", "--type", "process")
-        api = start("api", "local.command_line", "api", "--port", api_port)
-        _wait(answers(f"{mlflow_url}/health"), mlflow, folder / "logs/mlflow.log")
-        _wait(answers(f"{api_url}/health"), api, folder / "logs/api.log")
+        _automate(environment)
+        processes.start("worker", "prefect", "worker", "start", "--pool", "contract-feedback", "--type", "process")
+        processes.start("api", "local.command_line", "api", "--host", host, "--port", api_port)
+        wait("mlflow", answers(f"{mlflow_url}/health"))
+        wait("api", answers(f"{api_url}/health"))
         # Without end: it may have to download its encoder first.
-        _wait(warm_socket.exists, runs, folder / "logs/runs.log", math.inf)
+        wait("runs", warm_socket.exists, math.inf)
+        processes.keep_alive()
         yield Stack(api_url, prefect_url, mlflow_url, key, folder, environment, processes)
 
 
@@ -128,9 +141,11 @@ def _deploy(environment: dict[str, str]) -> None:
             raise RuntimeError(f"`prefect {' '.join(command)}` failed: {done.stdout}{done.stderr}")
 
 
-def _automate(prefect_api_url: str) -> None:
+def _automate(environment: dict[str, str]) -> None:
     """Send the automations of `automations.json` to the Prefect server, in place of those that have their names."""
-    with SyncPrefectClient(prefect_api_url) as prefect:
+    with SyncPrefectClient(
+        environment["PREFECT_API_URL"], auth_string=environment.get("PREFECT_API_AUTH_STRING")
+    ) as prefect:
         for description in json.loads((Path(__file__).parent.parent / "automations.json").read_text()):
             automation = AutomationCore.model_validate(description)
             for earlier in prefect.read_automations_by_name(automation.name):
@@ -153,39 +168,11 @@ def _local_key(folder: Path, database_url: str) -> str:
     with open_session(settings) as session:
         if file.exists() and find_key(session, file.read_text()):
             return file.read_text()
-        key = add_key(session, "local", list(Scope))
-    file.touch(mode=0o600)
-    file.write_text(key)
-    return key
+        file.unlink(missing_ok=True)
+        return keep_secret(file, add_key(session, "local", list(Scope)))
 
 
-@contextmanager
-def _process(
-    name: str, command: list[str], folder: Path, environment: dict[str, str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    with (folder / "logs" / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        stop(process)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end; kill it and its children if it takes too long."""
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _wait(
-    is_up: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, timeout_seconds: float = _START_SECONDS
-) -> None:
+def _wait(is_up: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, timeout_seconds: float) -> None:
     until = time.monotonic() + timeout_seconds
     while process.poll() is None and time.monotonic() < until:
         if is_up():
@@ -206,11 +193,14 @@ def answers(url: str) -> Callable[[], bool]:
     return is_success
 
 
-def _free_port(port: int) -> int:
+def free_port(host: str, port: int) -> int:
+    """Return the port of an address, any for 0; raises RuntimeError if something listens there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError as error:
-            raise RuntimeError(f"Port {port} is taken: stop what listens there, or choose another port") from error
+            raise RuntimeError(
+                f"Port {port} of {host} cannot be had: stop what listens there, or choose another"
+            ) from error
         return int(probe.getsockname()[1])
