@@ -1,6 +1,8 @@
 """The whole loop over real sockets: API, Prefect server and worker, MLflow, the packaged encoder."""
 
+import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -14,7 +16,8 @@ from embeddinggemma_feasibility.annotation_data import Span
 from embeddinggemma_feasibility.evaluation import normalise_value
 from local.client import ReviewedDocument, ReviewerClient
 from local.contract_generator import generate_contract
-from local.processes import Stack
+from local.processes import ANY_PORTS, Stack, run_stack
+from tests.postgresql import create_database
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +145,45 @@ def test_training_run_on_chosen_documents_ends_in_a_version(
     assert http.get("/training-runs").json()["items"][0]["triggered_by"] == "ana"
 
 
+def test_feedbacks_sent_at_once_are_learned_and_served_on_postgresql(
+    postgresql: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, database_url = tmp_path_factory.mktemp("postgresql"), create_database(postgresql)
+    with run_stack(folder, ANY_PORTS, database_url=database_url) as stack:
+        client = ReviewerClient(stack.api_url, stack.api_key)
+        contracts = [generate_contract(seed) for seed in range(300, 304)]
+        documents = [client.upload(found.filename, found.pdf, found.text, found.spans) for found in contracts]
+        with ThreadPoolExecutor(8) as pool:
+            job_ids = list(pool.map(client.feed_back, documents * 2))
+        assert len(set(job_ids)) == len(documents)
+        jobs = [client.wait_for_job(job_id) for job_id in job_ids[: len(documents)]]
+        assert {job["status"] for job in jobs} == {"completed"}, jobs
+        promoted = [job["outcome"]["challenger"]["version"] for job in jobs if job["outcome"]["promoted"]]
+        version, entities = client.extract(documents[0].id)
+        assert version == max(promoted, key=int)
+        assert entities
+    assert not (folder / "contract-feedback.db").exists()
+
+
 def test_run_leaves_a_report_with_scores_in_prefect(stack: Stack, first_job: dict[str, Any]) -> None:
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
         report = ArtifactFilter(key=ArtifactFilterKey(any_=["report"]))
         reports = prefect.read_artifacts(artifact_filter=report)
     assert any("| **score** |" in str(artifact.data) and "Run in MLflow" in str(artifact.data) for artifact in reports)
+
+
+def test_words_of_contracts_and_keys_stand_in_no_log_parameter_artifact_or_tag(
+    stack: Stack, taught: ReviewedDocument, first_job: dict[str, Any]
+) -> None:
+    values = {taught.text[span.start : span.end] for span in taught.spans}
+    secrets = {stack.api_key, *(value for value in values if len(value) > 8)}
+    assert len(secrets) > 3
+    shown = [log.read_text() for log in (stack.folder / "logs").iterdir()]
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
+        for found in (prefect.read_flow_runs(), prefect.read_artifacts(), prefect.read_logs()):
+            assert found
+            shown += [item.model_dump_json() for item in found]
+    runs = MlflowClient(stack.mlflow_url).search_runs(["1"])
+    assert runs
+    shown += [json.dumps(run.to_dictionary()) for run in runs]
+    assert {secret for secret in secrets if any(secret in text for text in shown)} == set()

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Cancelling
 
 from flows.warm.client import SOCKET_VARIABLE
-from local.processes import ANY_PORTS, Stack, answers, run_stack, stop
+from local.processes import ANY_PORTS, Stack, run_stack
+from tests.breaking import kill, start_again, wait_until
 
 
 @dataclass
@@ -50,8 +50,6 @@ Start = Callable[..., Run]
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with run_stack(tmp_path_factory.mktemp("warm"), ANY_PORTS) as stack:
         yield stack
-        for process in reversed(stack.processes.values()):
-            stop(process)
 
 
 @pytest.fixture(scope="module")
@@ -88,27 +86,8 @@ def start(prefect: SyncPrefectClient, deployment: UUID, tmp_path: Path) -> Start
     return start_run
 
 
-def wait_until(happened: Callable[[], bool], timeout_seconds: float = 120) -> None:
-    until = time.monotonic() + timeout_seconds
-    while not happened():
-        assert time.monotonic() < until, "It does not happen"
-        time.sleep(0.1)
-
-
 def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
-
-
-def kill(stack: Stack, name: str) -> None:
-    os.killpg(stack.processes[name].pid, signal.SIGKILL)
-    stack.processes[name].wait()
-
-
-def start_again(stack: Stack, name: str, is_up: Callable[[], bool]) -> None:
-    stack.processes[name] = subprocess.Popen(
-        stack.processes[name].args, cwd=stack.folder, env=stack.environment, start_new_session=True
-    )
-    wait_until(is_up)
 
 
 def test_run_is_a_child_of_the_parent_and_like_a_cold_run(warm: Stack, start: Start) -> None:
@@ -170,7 +149,7 @@ def test_run_outlives_a_restart_of_the_prefect_server_and_frees_its_place(warm: 
     run = start(hold=True)
     run.wait_for_body()
     kill(warm, "prefect")
-    start_again(warm, "prefect", answers(f"{warm.prefect_url}/api/health"))
+    start_again(warm, "prefect")
     run.release()
     assert run.wait_for_end() == "Completed"
     assert start().wait_for_end() == "Completed"
@@ -186,7 +165,7 @@ def test_run_that_died_with_its_worker_is_crashed_within_a_minute_and_frees_its_
     died = time.monotonic()
     assert run.wait_for_end() == "Crashed"
     assert time.monotonic() - died < 60
-    start_again(warm, "worker", lambda: True)
+    start_again(warm, "worker")
     assert start().wait_for_end() == "Completed"
 
 
@@ -201,4 +180,5 @@ def test_killed_parent_takes_its_run_along_and_the_next_is_cold(warm: Stack, sta
     assert cold.wait_for_body()["parent"] == warm.processes["worker"].pid
     socket = Path(warm.environment[SOCKET_VARIABLE])
     socket.unlink()
-    start_again(warm, "runs", socket.exists)
+    start_again(warm, "runs")
+    wait_until(socket.exists)
