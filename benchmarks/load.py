@@ -1,0 +1,200 @@
+"""Many clients at once, extraction beside training, and an hour's memory.
+
+python -m benchmarks.load [--clients 1 8 32 128] [--seconds 60] [--extractions 40]
+python -m benchmarks.load --soak 60
+"""
+
+import argparse
+import os
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import median, quantiles
+from threading import Event
+from typing import Any
+
+import httpx
+
+from benchmarks.results_file import write_results
+from benchmarks.soak import measure_memory, soak, upload_generated
+from local.client import ReviewedDocument, ReviewerClient
+from local.processes import ANY_PORTS, Stack, run_stack
+
+CHARACTERS = 17_000
+EXTRACTIONS_A_FEEDBACK = 9
+TURNS = 4
+TRAINING_SECONDS = 20
+_numbers = count()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--extractions", type=int, default=40)
+    parser.add_argument("--soak", type=float, metavar="MINUTES")
+    arguments = parser.parse_args()
+    os.environ["CONTRACT_FEEDBACK_REQUESTS_PER_MINUTE"] = "1000000"
+    with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
+        client = ReviewerClient(stack.api_url, stack.api_key)
+        documents = [upload_generated(client, CHARACTERS) for _ in range(10)]
+        for job_id in [client.feed_back(document) for document in documents[:5]]:  # one alone might be held out
+            client.wait_for_job(job_id)
+        if arguments.soak:
+            print(write_results("load_soak", soak(stack, client, documents, arguments.soak)))
+            return
+        beside = _compare_beside_training(stack, client, documents, arguments.extractions)
+        mixed = {number: _mix(stack, documents, number, arguments.seconds) for number in arguments.clients}
+    results = {"characters": CHARACTERS, "extractions_a_feedback": EXTRACTIONS_A_FEEDBACK, "seconds": arguments.seconds}
+    print(write_results("load", results | {"beside_training": beside, "mixed_by_clients": mixed}))
+
+
+def _feed_back(client: ReviewerClient, document: ReviewedDocument, number: int) -> str:
+    """Send a document's spans but for one, another each time: the same again would be the same job."""
+    left_out = number % len(document.spans)
+    return client.feed_back(replace(document, spans=document.spans[:left_out] + document.spans[left_out + 1 :]))
+
+
+def _mix(stack: Stack, documents: list[ReviewedDocument], clients: int, seconds: float) -> dict[str, Any]:
+    """Have clients with a document each to correct extract and feed back; `documents` grow to be enough."""
+    client = ReviewerClient(stack.api_url, stack.api_key)
+    documents += [upload_generated(client, CHARACTERS) for _ in range(clients - len(documents))]
+    for document in documents:
+        client.extract(document.id)
+    taken: dict[str, list[float]] = {"extraction": [], "feedback": []}
+    errors: Counter[str] = Counter()
+    jobs: list[str] = []
+    until, generator = time.monotonic() + seconds, time.process_time()
+
+    def play(index: int) -> None:
+        own, chooser = ReviewerClient(stack.api_url, stack.api_key), random.Random(index)
+        for number in count(index):
+            if time.monotonic() > until:
+                return
+            kind = "extraction" if number % (EXTRACTIONS_A_FEEDBACK + 1) else "feedback"
+            started = time.monotonic()
+            try:
+                if kind == "extraction":
+                    own.extract(chooser.choice(documents).id)
+                else:
+                    jobs.append(_feed_back(own, documents[index], number // (EXTRACTIONS_A_FEEDBACK + 1)))
+            except httpx.HTTPStatusError as error:
+                errors[f"{kind} {error.response.status_code}"] += 1
+            except httpx.HTTPError as error:
+                errors[f"{kind} {type(error).__name__}"] += 1
+            taken[kind].append(time.monotonic() - started)
+
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(play, range(clients)))
+    generator = time.process_time() - generator
+    memory = measure_memory(stack)
+    answers = Counter(_wait_for_answer(client, job_id) for job_id in dict.fromkeys(jobs))
+    mixed = {
+        "seconds": {kind: _summarise(some) for kind, some in taken.items()},
+        "requests_a_second": round(sum(map(len, taken.values())) / seconds, 1),
+        "errors": dict(errors),
+        "jobs": dict(answers),
+        "memory_mib": memory,
+        "generator_cpu_share": round(generator / seconds, 2),
+    }
+    _print_seconds(f"{clients} clients, {mixed['requests_a_second']} requests a second", mixed["seconds"])
+    print(f"errors {dict(errors)}, jobs {dict(answers)}, MiB {memory}", flush=True)
+    return mixed
+
+
+def _wait_for_answer(client: ReviewerClient, job_id: str) -> str:
+    with suppress(TimeoutError):
+        return str(client.wait_for_job(job_id, timeout_seconds=600)["status"])
+    return "lost"
+
+
+def _compare_beside_training(
+    stack: Stack, client: ReviewerClient, documents: list[ReviewedDocument], extractions: int
+) -> dict[str, Any]:
+    """Time one client's extractions of new and of known documents: alone, beside runs without a pause, in turns."""
+    for document in documents:
+        client.extract(document.id)
+    taken: dict[str, list[float]] = {f"{kind}, {when}": [] for kind in ("new", "known") for when in ("alone", "beside")}
+    runs, seconds = Counter[str](), Counter[str]()
+
+    def extract(when: str) -> None:
+        for number in range(extractions // TURNS):
+            for kind, document in (
+                ("new", upload_generated(client, CHARACTERS)),
+                ("known", documents[number % len(documents)]),
+            ):
+                started = time.monotonic()
+                client.extract(document.id)
+                taken[f"{kind}, {when}"].append(time.monotonic() - started)
+
+    for _ in range(TURNS):
+        extract("alone")
+        for when, work in (("beside", partial(extract, "beside")), ("alone", partial(time.sleep, TRAINING_SECONDS))):
+            started = time.monotonic()
+            with _training(stack, documents) as count_runs:
+                work()
+                seconds[when] += time.monotonic() - started
+                runs[when] += count_runs()
+    summary = {name: _summarise(some) for name, some in taken.items()}
+    ratios = {
+        kind: round(summary[f"{kind}, beside"]["p95"] / summary[f"{kind}, alone"]["p95"], 2)
+        for kind in ("new", "known")
+    }
+    runs_a_minute = {when: round(60 * runs[when] / seconds[when], 1) for when in runs}
+    _print_seconds("Extraction by one client, alone and beside training", summary)
+    print(
+        f"p95 beside training to alone: {ratios}; runs a minute beside extraction and alone: {runs_a_minute}",
+        flush=True,
+    )
+    return {"seconds": summary, "p95_ratios": ratios, "runs_a_minute": runs_a_minute}
+
+
+@contextmanager
+def _training(stack: Stack, documents: list[ReviewedDocument]) -> Iterator[Callable[[], int]]:
+    """Keep a run going and the next one waiting until the block ends; yields what counts the runs that have ended."""
+    stop, ended = Event(), set[str]()
+
+    def keep_going() -> None:
+        own = ReviewerClient(stack.api_url, stack.api_key)
+        while not stop.is_set():
+            again, which = divmod(next(_numbers), len(documents))
+            job = own.wait_for_job(_feed_back(own, documents[which], again))
+            ended.add(job["outcome"]["flow_run_id"])
+
+    with ThreadPoolExecutor(2) as pool:
+        feeders = [pool.submit(keep_going) for _ in range(2)]
+        while not ended and not any(feeder.done() for feeder in feeders):
+            time.sleep(0.1)
+        ended.clear()
+        yield lambda: len(ended)
+        stop.set()
+        for feeder in feeders:
+            feeder.result()
+
+
+def _summarise(seconds: list[float]) -> dict[str, float]:
+    centiles = quantiles(seconds, n=100, method="inclusive")
+    return {
+        "count": len(seconds),
+        "p50": round(median(seconds), 3),
+        "p95": round(centiles[94], 3),
+        "p99": round(centiles[98], 3),
+    }
+
+
+def _print_seconds(title: str, summary: dict[str, dict[str, float]]) -> None:
+    print(f"\n{title}\n{'seconds':24} {'count':>6} {'p50':>8} {'p95':>8} {'p99':>8}")
+    for name, some in summary.items():
+        print(f"{name:24} {some['count']:6} {some['p50']:8.3f} {some['p95']:8.3f} {some['p99']:8.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

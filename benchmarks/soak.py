@@ -1,0 +1,62 @@
+"""The memory of each process of a stack, measured once or each minute for as long as one likes."""
+
+import os
+import random
+import time
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.corpus import join_generated
+from local.client import ReviewedDocument, ReviewerClient
+from local.processes import Stack
+
+ROUND_SECONDS = 10
+_EXTRACTIONS = 9
+_seeds = count()
+
+
+def upload_generated(client: ReviewerClient, characters: int) -> ReviewedDocument:
+    """Upload a text of about so many characters: one generated contract with its spans, and more below it without."""
+    text, spans = join_generated(_seeds, characters)
+    return client.upload("contract.txt", text.encode(), text, spans)
+
+
+def soak(stack: Stack, client: ReviewerClient, documents: list[ReviewedDocument], minutes: float) -> dict[str, Any]:
+    """Upload a contract every ten seconds, extract nine, feed the new one back; sample the memory between two runs."""
+    started, samples = time.monotonic(), list[dict[str, int]]()
+    for number in count(1):
+        document = upload_generated(client, 1)
+        documents.append(document)
+        for some in [document, *random.sample(documents, _EXTRACTIONS - 1)]:
+            client.extract(some.id)
+        job_id = client.feed_back(document)
+        if time.monotonic() - started >= 60 * (len(samples) + 1):
+            client.wait_for_job(job_id)
+            samples.append(measure_memory(stack))
+            print(f"{(time.monotonic() - started) / 60:5.1f} min, {number} feedbacks, MiB {samples[-1]}", flush=True)
+        if time.monotonic() - started >= 60 * minutes:
+            break
+        time.sleep(max(0, started + number * ROUND_SECONDS - time.monotonic()))
+    some = min(10, len(samples) // 2)
+    means = {
+        name: [round(mean(sample[name] for sample in part)) for part in (samples[:some], samples[-some:])]
+        for name in samples[0]
+    }
+    print(f"\nMiB, mean of the first {some} samples and of the last")
+    for name, (first, last) in means.items():
+        print(f"{name:12} {first:6} {last:6}", flush=True)
+    return {"minutes": minutes, "feedbacks": number, "first_and_last_mib": means, "each_minute_mib": samples}
+
+
+def measure_memory(stack: Stack) -> dict[str, int]:
+    """Return the MiB of each process with its children, pages that several share counted in parts (Linux's PSS)."""
+    sessions = {stack.processes[name].pid: name for name in ("prefect", "mlflow", "runs", "worker", "api")}
+    memory = dict.fromkeys(sessions.values(), 0)
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if name := sessions.get(os.getsid(int(folder.name))):
+                memory[name] += int((folder / "smaps_rollup").read_text().split("Pss:")[1].split()[0])
+    return {name: kib // 1024 for name, kib in memory.items()}
