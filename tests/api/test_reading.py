@@ -41,12 +41,17 @@ def mutate(content: bytes, seed: int) -> bytes:
         ({"max_pages": 0}, "up to 0 are read"),
         ({"max_characters": 100}, "more than 100 characters"),
         ({"pdf_seconds": 0.001}, "not read within 0.001 s"),
-        ({"pdf_memory_bytes": 1_000_000}, "cannot be read in the memory"),
     ],
 )
 def test_pdf_beyond_a_limit_is_refused(limits: dict[str, float], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         read_document(generate_contract(0).pdf, Settings(**limits))
+
+
+def test_pdf_that_needs_more_memory_than_it_may_have_is_refused() -> None:
+    large = generate_contract(0).pdf + b" " * 10_000_000
+    with pytest.raises(InvalidInputError, match="cannot be read in the memory"):
+        read_document(large, Settings(pdf_memory_bytes=1_000_000))
 
 
 def test_text_beyond_the_limit_is_refused() -> None:
