@@ -168,9 +168,8 @@ def test_run_that_lasts_for_long_and_is_heard_of_is_left_alone(
         heartbeat = Event(event="prefect.flow-run.heartbeat", resource=of_run, occurred=later)
         body = [heartbeat.model_dump(mode="json")]
         httpx.post(f"{stack.prefect_url}/api/events", json=body).raise_for_status()
-        while not client.read_events(
-            EventFilter(id=EventIDFilter(id=[heartbeat.id]), occurred=EventOccurredFilter(until=later))
-        ).events:
+        stored = EventFilter(id=EventIDFilter(id=[heartbeat.id]), occurred=EventOccurredFilter(until=later))
+        while not client.read_events(stored, limit=1).events:
             time.sleep(0.2)
         time.sleep(4)
         launcher.launch_waiting()
