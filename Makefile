@@ -13,7 +13,7 @@ check: .venv/installed
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports
 
 audit: .venv/installed
-	@if curl --silent --fail --output /dev/null https://pypi.org/pypi/pip/json; \
+	@if curl --silent --fail --output /dev/null https://pypi.org/pypi/pip/25.0/json; \
 	then .venv/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock; \
 	else echo "pip-audit is skipped: PyPI's list of vulnerabilities cannot be reached from here"; fi
 
