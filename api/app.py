@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -40,9 +41,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(ContractFeedbackError, _answer_error)
     app.add_exception_handler(exc.IntegrityError, _answer_conflict)
     app.add_exception_handler(StaleDataError, _answer_conflict)
-    app.add_exception_handler(exc.OperationalError, _answer_database_away)
-    app.add_exception_handler(exc.TimeoutError, _answer_database_away)
-    app.add_exception_handler(MlflowException, _answer_mlflow_away)
+    app.add_exception_handler(exc.OperationalError, partial(_answer_away, "The database"))
+    app.add_exception_handler(exc.TimeoutError, partial(_answer_away, "The database"))
+    app.add_exception_handler(MlflowException, partial(_answer_away, "MLflow"))
     app.add_exception_handler(RequestValidationError, _answer_unfit_request)
     for room in (documents, annotations, jobs, models, audit):
         app.include_router(room.router, responses=errors(401, 403, 422, 429, 503))
@@ -87,14 +88,9 @@ async def _answer_conflict(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": detail}, 409)
 
 
-async def _answer_database_away(_: Request, error: Exception) -> JSONResponse:
-    _logger.error("The database does not answer: %s", error)
-    return JSONResponse({"detail": "The database does not answer; nothing was changed: try again later"}, 503)
-
-
-async def _answer_mlflow_away(_: Request, error: Exception) -> JSONResponse:
-    _logger.error("MLflow does not answer: %s", error)
-    return JSONResponse({"detail": "MLflow does not answer: try again when GET /system-status shows it alive"}, 503)
+async def _answer_away(part: str, _: Request, error: Exception) -> JSONResponse:
+    _logger.error("%s does not answer: %s", part, error)
+    return JSONResponse({"detail": f"{part} does not answer; try again when GET /system-status shows it alive"}, 503)
 
 
 async def _answer_unfit_request(_: Request, error: Exception) -> JSONResponse:

@@ -20,7 +20,7 @@ def read_health() -> Health:
     return Health()
 
 
-@router.get("/system-status", responses=errors(401, 403, 429))
+@router.get("/system-status", responses=errors(401, 403, 429, 503))
 def read_system_status(services: ServicesDep, _: ReaderDep) -> SystemStatus:
     """Tell the state of every part: database, Prefect, MLflow, worker, served version."""
     parts = {

@@ -143,6 +143,5 @@ def _describe(state: State) -> RunState:
         return RunState(
             JobStatus.FAILED, f"It is due only at {due:%Y-%m-%d %H:%M}: it was postponed, or the clock set back"
         )
-    if state.type == StateType.SCHEDULED:
-        return RunState(JobStatus.PENDING, state.message)
-    return RunState(_STATUS[state.type], state.message, state.timestamp)
+    since = None if state.type == StateType.SCHEDULED else state.timestamp  # who waits for a worker may wait long
+    return RunState(_STATUS[state.type], state.message, since)

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ Ports = tuple[int, int, int]
 DEFAULT_PORTS = (8000, 4200, 5000)
 ANY_PORTS = (0, 0, 0)
 LOOPBACK = "127.0.0.1"
+WORKER = ("prefect", "worker", "start", "--pool", "contract-feedback", "--type", "process")
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,6 @@ def run_stack(
         processes = Supervisor(folder, environment)
         opened.callback(processes.stop)
 
-        def wait(name: str, is_up: Callable[[], bool], timeout_seconds: float = _START_SECONDS) -> None:
-            _wait(is_up, processes[name], folder / "logs" / f"{name}.log", timeout_seconds)
-
         prefect_port, mlflow_port, api_port = (url.rsplit(":", 1)[1] for url in (prefect_url, mlflow_url, api_url))
         processes.start("prefect", "prefect", "server", "start", "--host", host, "--port", prefect_port)
         store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/mlflow"]
@@ -113,15 +110,15 @@ def run_stack(
         processes.start("mlflow", "mlflow", "server", *listen, *protect, *store)
         processes.start("runs", "flows.warm.parent")
         key = _local_key(folder, environment["CONTRACT_FEEDBACK_DATABASE_URL"])
-        wait("prefect", answers(f"{prefect_url}/api/health"))
+        processes.wait("prefect", answers(f"{prefect_url}/api/health"), _START_SECONDS)
         _deploy(environment)
         _automate(environment)
-        processes.start("worker", "prefect", "worker", "start", "--pool", "contract-feedback", "--type", "process")
+        processes.start("worker", *WORKER)
         processes.start("api", "local.command_line", "api", "--host", host, "--port", api_port)
-        wait("mlflow", answers(f"{mlflow_url}/health"))
-        wait("api", answers(f"{api_url}/health"))
+        processes.wait("mlflow", answers(f"{mlflow_url}/health"), _START_SECONDS)
+        processes.wait("api", answers(f"{api_url}/health"), _START_SECONDS)
         # Without end: it may have to download its encoder first.
-        wait("runs", warm_socket.exists, math.inf)
+        processes.wait("runs", warm_socket.exists, math.inf)
         processes.keep_alive()
         yield Stack(api_url, prefect_url, mlflow_url, key, folder, environment, processes)
 
@@ -170,15 +167,6 @@ def _local_key(folder: Path, database_url: str) -> str:
             return file.read_text()
         file.unlink(missing_ok=True)
         return keep_secret(file, add_key(session, "local", list(Scope)))
-
-
-def _wait(is_up: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, timeout_seconds: float) -> None:
-    until = time.monotonic() + timeout_seconds
-    while process.poll() is None and time.monotonic() < until:
-        if is_up():
-            return
-        time.sleep(0.2)
-    raise RuntimeError(f"{log.stem} does not come up; the last of {log}:\n{log.read_text()[-2000:]}")
 
 
 def answers(url: str) -> Callable[[], bool]:

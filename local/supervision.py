@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 _logger = logging.getLogger(__name__)
@@ -37,6 +39,16 @@ class Supervisor:
             self._processes[name] = self._run(name, command or self._commands[name])
             return self._processes[name]
 
+    def wait(self, name: str, is_up: Callable[[], bool], timeout_seconds: float) -> None:
+        """Return when a process is up; raises RuntimeError if it has ended, or is not in time."""
+        until = time.monotonic() + timeout_seconds
+        while self[name].poll() is None and time.monotonic() < until:
+            if is_up():
+                return
+            time.sleep(0.2)
+        log = self._log(name)
+        raise RuntimeError(f"{name} does not come up; the last of {log}:\n{log.read_text()[-2000:]}")
+
     def keep_alive(self) -> None:
         """From now on start again what ends."""
         self._thread.start()
@@ -59,12 +71,12 @@ class Supervisor:
             with self._lock:
                 for name, process in self._processes.items():
                     if process.poll() is not None:
-                        log = self._folder / "logs" / f"{name}.log"
-                        _logger.warning("%s ended with %s and is started again: see %s", name, process.returncode, log)
+                        code, log = process.returncode, self._log(name)
+                        _logger.warning("%s ended with %s and is started again: see %s", name, code, log)
                         self._processes[name] = self._run(name, self._commands[name])
 
     def _run(self, name: str, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
-        with (self._folder / "logs" / f"{name}.log").open("ab") as log:
+        with self._log(name).open("ab") as log:
             return subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", *command],
                 cwd=self._folder,
@@ -73,6 +85,9 @@ class Supervisor:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _log(self, name: str) -> Path:
+        return self._folder / "logs" / f"{name}.log"
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,7 @@ from registry.tables import Annotation, ApiKey, AuditAction, AuditEntry, Documen
 _PRINCIPAL = "principal"
 _AUDITED = (Annotation, ApiKey, Document, Job)
 _NEVER_KEPT = {"text", "secret_hash"}
+_OF_ANNOTATIONS = col(AuditEntry.entity) == Annotation.__name__.lower()
 
 
 def act_for(session: Session, principal: str) -> None:
@@ -25,10 +26,16 @@ def list_entries(
     """Return a page of the log, or of what was done to a document's annotations, newest first, and the whole's size."""
     query, count = select(AuditEntry), select(func.count()).select_from(AuditEntry)
     if document_id:
-        of_document = col(AuditEntry.document_id) == document_id, col(AuditEntry.entity) == Annotation.__name__.lower()
+        of_document = col(AuditEntry.document_id) == document_id, _OF_ANNOTATIONS
         query, count = query.where(*of_document), count.where(*of_document)
     page = session.exec(query.order_by(col(AuditEntry.id).desc()).offset(offset).limit(limit)).all()
     return page, session.exec(count).one()
+
+
+def list_documents_changed_since(session: Session, job_id: str | None) -> set[str | None]:
+    """Return the documents with an annotation that was made, changed or deleted after a job was stored."""
+    stored = select(func.max(AuditEntry.id)).where(AuditEntry.entity_id == job_id).scalar_subquery()
+    return set(session.exec(select(AuditEntry.document_id).where(_OF_ANNOTATIONS, col(AuditEntry.id) > stored)))
 
 
 def forget_contents(session: Session, document_id: str) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Collection, Sequence
 from sqlmodel import Session, and_, col, func, or_, select, update
 
 from embeddinggemma_feasibility.evaluation import Item
+from registry.audit import list_documents_changed_since
 from registry.errors import NotFoundError
 from registry.outcome import Outcome
-from registry.tables import Annotation, AuditEntry, Correction, Document, Job, JobDocument, JobType
+from registry.tables import Correction, Document, Job, JobDocument, JobType
 
 MAX_ATTEMPTS = 20
 _SUSPECT_AFTER = 2
@@ -212,15 +213,8 @@ def choose_replay_documents(session: Session, without: Sequence[str], limit: int
         if promoted:
             learned |= unlearned
             unlearned, last_promoted = {}, job_id
-    changed = _list_documents_changed_since(session, last_promoted)
+    changed = list_documents_changed_since(session, last_promoted)
     unlearned |= {document_id: None for document_id in learned if document_id in changed}
     earlier = [document_id for document_id in learned if document_id not in unlearned]
     random.Random(len(learned) + len(unlearned)).shuffle(earlier)  # noqa: S311  (which are replayed is no secret)
     return [document_id for document_id in [*reversed(unlearned), *earlier] if document_id not in without][:limit]
-
-
-def _list_documents_changed_since(session: Session, job_id: str | None) -> set[str | None]:
-    """Return the documents with an annotation that was made, changed or deleted after the job was stored."""
-    stored = select(func.max(AuditEntry.id)).where(AuditEntry.entity_id == job_id).scalar_subquery()
-    of_annotations = col(AuditEntry.entity) == Annotation.__name__.lower()
-    return set(session.exec(select(AuditEntry.document_id).where(of_annotations, col(AuditEntry.id) > stored)))

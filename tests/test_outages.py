@@ -24,7 +24,7 @@ from prefect.events.schemas.automations import AutomationCore
 
 from local.client import ReviewedDocument, ReviewerClient
 from local.contract_generator import generate_contract
-from local.processes import ANY_PORTS, LOOPBACK, Stack, answers, free_port, run_stack
+from local.processes import ANY_PORTS, LOOPBACK, WORKER, Stack, answers, free_port, run_stack
 from registry.models import ModelRegistry
 from registry.settings import Settings
 from tests.breaking import kill, start_again, wait_until
@@ -286,9 +286,7 @@ def test_two_workers_of_which_one_is_killed_learn_each_feedback_once(
     to_teach: Iterator[ReviewedDocument],
     accepted: list[str],
 ) -> None:
-    broken.processes.start(
-        "second worker", "prefect", "worker", "start", "--pool", "contract-feedback", "--type", "process"
-    )
+    broken.processes.start("second worker", *WORKER)
     jobs = []
     for number in range(8):
         jobs.append(reviewer.feed_back(next(to_teach)))
