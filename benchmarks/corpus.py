@@ -1,19 +1,22 @@
-"""The corpora of `../shared/data`, read as annotations; its README says what is odd about them."""
+"""The corpora of `../shared/data` (its README says what is odd about them), and generated contracts."""
 
 import contextlib
 import json
 import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from api.reading import read_document
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from local.alignment import carry_spans
+from local.client import ReviewedDocument, ReviewerClient
 from local.contract_generator import generate_contract
 from registry.settings import Settings
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+_seeds = count()
 
 
 @dataclass(frozen=True)
@@ -69,3 +72,9 @@ def join_generated(seeds: Iterator[int], characters: int) -> tuple[str, tuple[Sp
     while len(text) < characters:
         text += "\n\n" + generate_contract(next(seeds)).text
     return text, contract.spans
+
+
+def upload_generated(client: ReviewerClient, characters: int) -> ReviewedDocument:
+    """Upload at least so many characters: one generated contract with its spans, and more below it without."""
+    text, spans = join_generated(_seeds, characters)
+    return client.upload("contract.txt", text.encode(), text, spans)

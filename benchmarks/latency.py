@@ -9,9 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 from uuid import UUID
 
@@ -19,11 +17,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from pydantic import SecretStr
 
-from benchmarks.corpus import join_generated
-from benchmarks.results_file import write_results
-from embeddinggemma_feasibility.annotation_data import Span
+from benchmarks.corpus import upload_generated
+from benchmarks.results_file import print_seconds, summarise, write_results
 from local.client import ReviewedDocument, ReviewerClient
-from local.contract_generator import generate_contract
 from local.processes import ANY_PORTS, Stack, run_stack
 from registry.annotations import replace_annotations
 from registry.database import open_session
@@ -35,7 +31,6 @@ from registry.tables import AnnotationBase, JobType
 CHARACTERS = 17_000
 CLIENTS = 32
 _STAGES = {"load_annotations": "start_time", "fine_tune": "end_time", "evaluate": "end_time", "register": "end_time"}
-_seeds = count()
 
 
 def main() -> None:
@@ -47,51 +42,37 @@ def main() -> None:
     results: dict[str, Any] = {"encoder": arguments.encoder, "characters": CHARACTERS, "by_annotated": {}}
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS, arguments.encoder) as stack:
         client = ReviewerClient(stack.api_url, stack.api_key)
-        client.wait_for_job(client.feed_back(_upload_long(client)))
+        client.wait_for_job(client.feed_back(upload_generated(client, CHARACTERS)))
         there = 1
         for annotated in arguments.annotated:
             _annotate_earlier(stack, client, annotated - there)
             runs = [_time_feedback(stack, client) for _ in range(arguments.feedbacks)]
             there = annotated + len(runs)
-            results["by_annotated"][annotated] = _summarise(runs)
-            _print(
-                f"{annotated} annotated contracts, {len(runs)} feedbacks, seconds", results["by_annotated"][annotated]
-            )
-        answers = _time_answers(stack, client)
-        results[f"post_to_202_with_{CLIENTS}_clients"] = _summarise([{"202": seconds} for seconds in answers])
-        _print(f"{CLIENTS} clients at once, seconds", results[f"post_to_202_with_{CLIENTS}_clients"])
+            stages = {name: summarise([run[name] for run in runs if name in run]) for name in runs[-1]}
+            results["by_annotated"][annotated] = stages
+            print_seconds(f"{annotated} annotated contracts", stages)
+        answers = summarise(_time_answers(stack, client))
+        results[f"post_to_202_with_{CLIENTS}_clients"] = answers
+        print_seconds(f"{CLIENTS} clients at once", {"202": answers})
     print(write_results("latency" if arguments.encoder == "packaged" else "latency_embeddinggemma", results))
-
-
-def _upload_long(client: ReviewerClient) -> ReviewedDocument:
-    """Upload a text of about 17,000 characters: one generated contract with its spans, and more below it without."""
-    text, spans = join_generated(_seeds, CHARACTERS)
-    return client.upload("long.txt", text.encode(), text, spans)
 
 
 def _annotate_earlier(stack: Stack, client: ReviewerClient, number: int) -> None:
     """Add short contracts as if their feedback had been learned before: read once, annotated, answered."""
     settings = Settings(database_url=SecretStr(stack.environment["CONTRACT_FEEDBACK_DATABASE_URL"]))
     for _ in range(number):
-        contract = generate_contract(next(_seeds))
-        document = client.upload(f"{next(_seeds)}.txt", contract.text.encode(), contract.text, contract.spans)
+        document = upload_generated(client, 1)
         client.extract(document.id)
         with open_session(settings) as session:
-            replace_annotations(session, get_document(session, document.id), _mark(document.text, document.spans))
+            marked = [AnnotationBase(**annotation) for annotation in document.annotations]
+            replace_annotations(session, get_document(session, document.id), marked)
             job = add_job(session, JobType.FEEDBACK, [document.id], "earlier")
             job.claimed_by, job.outcome = "earlier", {"promoted": True}
 
 
-def _mark(text: str, spans: tuple[Span, ...]) -> list[AnnotationBase]:
-    return [
-        AnnotationBase(type=span.type, value=text[span.start : span.end], start=span.start, end=span.end)
-        for span in spans
-    ]
-
-
 def _time_feedback(stack: Stack, client: ReviewerClient) -> dict[str, float]:
     """Return the seconds from the request to each stage, in the order in which they are reached."""
-    document = _upload_long(client)
+    document = upload_generated(client, CHARACTERS)
     version, _ = client.extract(document.id)
     started, clock = time.time(), time.monotonic()
     job_id = client.feed_back(document)
@@ -116,7 +97,7 @@ def _read_stages(stack: Stack, run_id: UUID) -> Iterator[tuple[str, float]]:
 
 def _time_answers(stack: Stack, client: ReviewerClient) -> list[float]:
     """Return the seconds to 202 of many clients that send feedback at once, three times each."""
-    documents = [_upload_long(client) for _ in range(CLIENTS)]
+    documents = [upload_generated(client, CHARACTERS) for _ in range(CLIENTS)]
 
     def send(document: ReviewedDocument) -> list[float]:
         own = ReviewerClient(stack.api_url, stack.api_key)
@@ -129,22 +110,6 @@ def _time_answers(stack: Stack, client: ReviewerClient) -> list[float]:
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         return [seconds for some in pool.map(send, documents) for seconds in some]
-
-
-def _summarise(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    return {
-        stage: {
-            "p50": round(median(run[stage] for run in runs if stage in run), 3),
-            "p95": round(quantiles((run[stage] for run in runs if stage in run), n=20, method="inclusive")[-1], 3),
-        }
-        for stage in runs[-1]
-    }
-
-
-def _print(title: str, summary: dict[str, dict[str, float]]) -> None:
-    print(f"\n{title}\n{'':12} {'p50':>8} {'p95':>8}")
-    for stage, seconds in summary.items():
-        print(f"{stage:12} {seconds['p50']:8.3f} {seconds['p95']:8.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,14 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from statistics import median, quantiles
 from threading import Event
 from typing import Any
 
 import httpx
 
-from benchmarks.results_file import write_results
-from benchmarks.soak import measure_memory, soak, upload_generated
+from benchmarks.corpus import upload_generated
+from benchmarks.results_file import print_seconds, summarise, write_results
+from benchmarks.soak import measure_memory, soak
 from local.client import ReviewedDocument, ReviewerClient
 from local.processes import ANY_PORTS, Stack, run_stack
 
@@ -98,14 +98,14 @@ def _mix(stack: Stack, documents: list[ReviewedDocument], clients: int, seconds:
     memory = measure_memory(stack)
     answers = Counter(_wait_for_answer(client, job_id) for job_id in dict.fromkeys(jobs))
     mixed = {
-        "seconds": {kind: _summarise(some) for kind, some in taken.items()},
+        "seconds": {kind: summarise(some) for kind, some in taken.items()},
         "requests_a_second": round(sum(map(len, taken.values())) / seconds, 1),
         "errors": dict(errors),
         "jobs": dict(answers),
         "memory_mib": memory,
         "generator_cpu_share": round(generator / seconds, 2),
     }
-    _print_seconds(f"{clients} clients, {mixed['requests_a_second']} requests a second", mixed["seconds"])
+    print_seconds(f"{clients} clients, {mixed['requests_a_second']} requests a second", mixed["seconds"])
     print(f"errors {dict(errors)}, jobs {dict(answers)}, MiB {memory}", flush=True)
     return mixed
 
@@ -143,13 +143,13 @@ def _compare_beside_training(
                 work()
                 seconds[when] += time.monotonic() - started
                 runs[when] += count_runs()
-    summary = {name: _summarise(some) for name, some in taken.items()}
+    summary = {name: summarise(some) for name, some in taken.items()}
     ratios = {
         kind: round(summary[f"{kind}, beside"]["p95"] / summary[f"{kind}, alone"]["p95"], 2)
         for kind in ("new", "known")
     }
     runs_a_minute = {when: round(60 * runs[when] / seconds[when], 1) for when in runs}
-    _print_seconds("Extraction by one client, alone and beside training", summary)
+    print_seconds("Extraction by one client, alone and beside training", summary)
     print(
         f"p95 beside training to alone: {ratios}; runs a minute beside extraction and alone: {runs_a_minute}",
         flush=True,
@@ -178,22 +178,6 @@ def _training(stack: Stack, documents: list[ReviewedDocument]) -> Iterator[Calla
         stop.set()
         for feeder in feeders:
             feeder.result()
-
-
-def _summarise(seconds: list[float]) -> dict[str, float]:
-    centiles = quantiles(seconds, n=100, method="inclusive")
-    return {
-        "count": len(seconds),
-        "p50": round(median(seconds), 3),
-        "p95": round(centiles[94], 3),
-        "p99": round(centiles[98], 3),
-    }
-
-
-def _print_seconds(title: str, summary: dict[str, dict[str, float]]) -> None:
-    print(f"\n{title}\n{'seconds':24} {'count':>6} {'p50':>8} {'p95':>8} {'p99':>8}")
-    for name, some in summary.items():
-        print(f"{name:24} {some['count']:6} {some['p50']:8.3f} {some['p95']:8.3f} {some['p99']:8.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Results as JSON, with what they were measured on."""
+"""Results as a table, and as JSON with what they were measured on."""
 
 import json
 import platform
@@ -6,6 +6,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -28,3 +29,21 @@ def write_results(name: str, results: Any) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     return path
+
+
+def summarise(seconds: list[float]) -> dict[str, float]:
+    """Return how many there are, their median, and their 95th and 99th percentile."""
+    centiles = quantiles(seconds, n=100, method="inclusive")
+    return {
+        "count": len(seconds),
+        "p50": round(median(seconds), 3),
+        "p95": round(centiles[94], 3),
+        "p99": round(centiles[98], 3),
+    }
+
+
+def print_seconds(title: str, summary: dict[str, dict[str, float]]) -> None:
+    """Print what was summarised, a row each."""
+    print(f"\n{title}\n{'seconds':24} {'count':>6} {'p50':>8} {'p95':>8} {'p99':>8}")
+    for name, some in summary.items():
+        print(f"{name:24} {some['count']:6} {some['p50']:8.3f} {some['p95']:8.3f} {some['p99']:8.3f}", flush=True)

@@ -9,19 +9,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.corpus import join_generated
+from benchmarks.corpus import upload_generated
 from local.client import ReviewedDocument, ReviewerClient
 from local.processes import Stack
 
 ROUND_SECONDS = 10
 _EXTRACTIONS = 9
-_seeds = count()
-
-
-def upload_generated(client: ReviewerClient, characters: int) -> ReviewedDocument:
-    """Upload a text of about so many characters: one generated contract with its spans, and more below it without."""
-    text, spans = join_generated(_seeds, characters)
-    return client.upload("contract.txt", text.encode(), text, spans)
 
 
 def soak(stack: Stack, client: ReviewerClient, documents: list[ReviewedDocument], minutes: float) -> dict[str, Any]:

@@ -21,6 +21,14 @@ class ReviewedDocument:
     text: str
     spans: tuple[Span, ...]
 
+    @property
+    def annotations(self) -> list[dict[str, Any]]:
+        """The spans as the API takes them."""
+        return [
+            {"type": span.type, "value": self.text[span.start : span.end], "start": span.start, "end": span.end}
+            for span in self.spans
+        ]
+
 
 class ReviewerClient:
     """Uploads, extracts, feeds back; raises httpx.HTTPStatusError for what the service refuses."""
@@ -43,11 +51,7 @@ class ReviewerClient:
 
     def feed_back(self, document: ReviewedDocument) -> str:
         """Send what is to be marked in a document as feedback and return the job's id."""
-        annotations = [
-            {"type": span.type, "value": document.text[span.start : span.end], "start": span.start, "end": span.end}
-            for span in document.spans
-        ]
-        body = {"annotations": annotations, "reviewer": "demo"}
+        body = {"annotations": document.annotations, "reviewer": "demo"}
         return str(self._http.post(f"/documents/{document.id}/feedback", json=body).json()["job_id"])
 
     def read_job(self, job_id: str) -> dict[str, Any]:

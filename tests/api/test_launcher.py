@@ -21,22 +21,47 @@ from registry.errors import ConflictError, InvalidInputError, NotFoundError, Una
 from registry.jobs import add_job, claim_jobs, find_unlaunched_job, finish_jobs, list_job_documents
 from registry.outcome import Outcome
 from registry.settings import Settings
-from registry.tables import JobType
+from registry.tables import Job, JobType
 from tests.registry.test_annotations import add_document, marked
 
 
 @pytest.fixture
-def prefect(stack: Stack, settings: Settings) -> Iterator[PrefectRuns]:
-    """The stack's Prefect server, with a deployment that no worker attends to."""
+def server(stack: Stack) -> Iterator[SyncPrefectClient]:
+    """The stack's Prefect server."""
     with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
-        flow_id = client.create_flow_from_name("learn-from-feedback")
-        client.create_deployment(flow_id, "unattended")
-        yield PrefectRuns(client, settings.model_copy(update={"deployment": "learn-from-feedback/unattended"}))
+        yield client
+
+
+@pytest.fixture
+def prefect(server: SyncPrefectClient, settings: Settings) -> PrefectRuns:
+    """The stack's Prefect server, with a deployment that no worker attends to."""
+    flow_id = server.create_flow_from_name("learn-from-feedback")
+    server.create_deployment(flow_id, "unattended")
+    return PrefectRuns(server, settings.model_copy(update={"deployment": "learn-from-feedback/unattended"}))
 
 
 @pytest.fixture
 def launcher(engine: Engine, prefect: PrefectRuns) -> Launcher:
     return Launcher(engine, prefect)
+
+
+@pytest.fixture
+def job(session: Session, launcher: Launcher) -> Job:
+    """A job whose run waits for a worker."""
+    job = trigger_model_feedback(session, launcher, add_document(session).id, [marked("Bell")])
+    launcher.launch_waiting()
+    session.refresh(job)
+    session.commit()
+    return job
+
+
+def check_released(session: Session, launcher: Launcher, job: Job) -> None:
+    """See that the launcher finds that nobody learns the job any more, and will launch it again."""
+    session.commit()
+    launcher.launch_waiting()
+    session.refresh(job)
+    assert (job.flow_run_id, job.attempts) == (None, 1)
+    session.commit()
 
 
 @pytest.fixture
@@ -66,7 +91,7 @@ def test_job_launched_before_its_run_was_noted_starts_one_run(session: Session, 
 
 
 def test_burst_waits_for_the_run_that_is_to_begin_and_what_comes_later_gets_the_next(
-    session: Session, launcher: Launcher, stack: Stack
+    session: Session, launcher: Launcher, server: SyncPrefectClient
 ) -> None:
     jobs = [
         trigger_model_feedback(session, launcher, add_document(session, name).id, [marked("Bell")]) for name in "abc"
@@ -76,8 +101,7 @@ def test_burst_waits_for_the_run_that_is_to_begin_and_what_comes_later_gets_the_
     session.expire_all()
     assert [bool(job.flow_run_id) for job in jobs] == [True, False, False]
     assert {job.id for job in claim_jobs(session, str(jobs[0].flow_run_id), jobs[0].id)} == {job.id for job in jobs}
-    with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
-        client.set_flow_run_state(UUID(jobs[0].flow_run_id), Running(), force=True)
+    server.set_flow_run_state(UUID(jobs[0].flow_run_id), Running(), force=True)
     late = trigger_model_feedback(session, launcher, add_document(session, "d").id, [marked("Bell")])
     launcher.launch_waiting()
     session.refresh(late)
@@ -85,15 +109,14 @@ def test_burst_waits_for_the_run_that_is_to_begin_and_what_comes_later_gets_the_
 
 
 def test_run_that_was_cancelled_before_it_began_keeps_nobody_waiting(
-    session: Session, launcher: Launcher, stack: Stack
+    session: Session, launcher: Launcher, server: SyncPrefectClient, job: Job
 ) -> None:
-    first, second = (
-        trigger_model_feedback(session, launcher, add_document(session, name).id, [marked("Bell")]) for name in "ab"
-    )
+    second = trigger_model_feedback(session, launcher, add_document(session, "b").id, [marked("Bell")])
     launcher.launch_waiting()
-    session.refresh(first)
-    with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
-        client.set_flow_run_state(UUID(first.flow_run_id), Cancelled(), force=True)
+    session.refresh(second)
+    assert second.flow_run_id is None
+    session.commit()
+    server.set_flow_run_state(UUID(job.flow_run_id), Cancelled(), force=True)
     session.commit()
     launcher.launch_waiting()
     session.refresh(second)
@@ -102,22 +125,14 @@ def test_run_that_was_cancelled_before_it_began_keeps_nobody_waiting(
 
 @pytest.mark.parametrize("ended", [Crashed(message="its worker died"), Failed(message="MLflow is away"), None])
 def test_job_whose_run_ended_without_an_answer_is_launched_again(
-    session: Session, launcher: Launcher, stack: Stack, ended: State[None] | None
+    session: Session, launcher: Launcher, server: SyncPrefectClient, job: Job, ended: State[None] | None
 ) -> None:
-    job = trigger_model_feedback(session, launcher, add_document(session).id, [marked("Bell")])
-    launcher.launch_waiting()
-    session.refresh(job)
     first = UUID(job.flow_run_id)
-    with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
-        if ended:
-            client.set_flow_run_state(first, ended, force=True)
-        else:
-            client.delete_flow_run(first)
-    session.commit()
-    launcher.launch_waiting()
-    session.refresh(job)
-    assert (job.flow_run_id, job.attempts) == (None, 1)
-    session.commit()
+    if ended:
+        server.set_flow_run_state(first, ended, force=True)
+    else:
+        server.delete_flow_run(first)
+    check_released(session, launcher, job)
     time.sleep(2.1)
     launcher.launch_waiting()
     session.refresh(job)
@@ -132,54 +147,36 @@ def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("little_patience")
 @pytest.mark.parametrize("state", [Running, Pending])
 def test_run_that_was_silent_for_long_is_crashed_and_its_job_launched_again(
-    session: Session, launcher: Launcher, stack: Stack, state: Callable[..., State[None]]
+    session: Session, launcher: Launcher, server: SyncPrefectClient, job: Job, state: Callable[..., State[None]]
 ) -> None:
-    job = trigger_model_feedback(session, launcher, add_document(session).id, [marked("Bell")])
-    launcher.launch_waiting()
-    session.refresh(job)
     run_id = UUID(job.flow_run_id)
-    with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
-        client.set_flow_run_state(run_id, state(), force=True)
-        launcher.launch_waiting()
-        assert client.read_flow_run(run_id).state_name == state().name
-        time.sleep(4)
-        launcher.launch_waiting()
-        assert client.read_flow_run(run_id).state_name == "Crashed"
-    session.commit()
+    server.set_flow_run_state(run_id, state(), force=True)
     launcher.launch_waiting()
-    session.refresh(job)
-    assert (job.flow_run_id, job.attempts) == (None, 1)
+    assert server.read_flow_run(run_id).state_name == state().name
+    time.sleep(4)
+    launcher.launch_waiting()
+    assert server.read_flow_run(run_id).state_name == "Crashed"
+    check_released(session, launcher, job)
 
 
 def test_run_that_lasts_for_long_and_is_heard_of_is_left_alone(
-    session: Session, launcher: Launcher, stack: Stack
+    launcher: Launcher, server: SyncPrefectClient, job: Job
 ) -> None:
-    job = trigger_model_feedback(session, launcher, add_document(session).id, [marked("Bell")])
-    launcher.launch_waiting()
-    session.refresh(job)
     run_id = UUID(job.flow_run_id)
     of_run = EventFilter(resource=EventResourceFilter(id=[f"prefect.flow-run.{run_id}"]))
-    with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
-        while not client.read_events(of_run, limit=1).events:
-            time.sleep(0.2)
-        client.set_flow_run_state(run_id, Running(timestamp=datetime.now(UTC) - timedelta(minutes=6)), force=True)
-        launcher.launch_waiting()
-        assert client.read_flow_run(run_id).state_name == "Running"
+    while not server.read_events(of_run, limit=1).events:
+        time.sleep(0.2)
+    server.set_flow_run_state(run_id, Running(timestamp=datetime.now(UTC) - timedelta(minutes=6)), force=True)
+    launcher.launch_waiting()
+    assert server.read_flow_run(run_id).state_name == "Running"
 
 
 def test_run_that_is_due_only_much_later_keeps_nobody_waiting(
-    session: Session, launcher: Launcher, stack: Stack
+    session: Session, launcher: Launcher, server: SyncPrefectClient, job: Job
 ) -> None:
-    job = trigger_model_feedback(session, launcher, add_document(session).id, [marked("Bell")])
-    launcher.launch_waiting()
-    session.refresh(job)
-    with SyncPrefectClient(f"{stack.prefect_url}/api") as client:
-        later = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(hours=1))
-        client.set_flow_run_state(UUID(job.flow_run_id), later, force=True)
-    session.commit()
-    launcher.launch_waiting()
-    session.refresh(job)
-    assert (job.flow_run_id, job.attempts) == (None, 1)
+    later = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(hours=1))
+    server.set_flow_run_state(UUID(job.flow_run_id), later, force=True)
+    check_released(session, launcher, job)
 
 
 def test_feedback_while_prefect_is_away_waits_and_is_launched_later(
