@@ -33,7 +33,7 @@ Ports = tuple[int, int, int]
 DEFAULT_PORTS = (8000, 4200, 5000)
 ANY_PORTS = (0, 0, 0)
 LOOPBACK = "127.0.0.1"
-WORKER = ("prefect", "worker", "start", "--pool", "contract-feedback", "--type", "process")
+WORKER = "flows.warm.worker"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,6 @@ def run_stack(
         "PREFECT_UI_URL": prefect_url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",  # 30 is how long a run waits behind another
-        "PREFECT_WORKER_QUERY_SECONDS": "0.25",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # automations.json
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait take the processor from the other processes
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",  # for prefect.yaml's command
@@ -113,7 +112,7 @@ def run_stack(
         processes.wait("prefect", answers(f"{prefect_url}/api/health"), _START_SECONDS)
         _deploy(environment)
         _automate(environment)
-        processes.start("worker", *WORKER)
+        processes.start("worker", WORKER)
         processes.start("api", "local.command_line", "api", "--host", host, "--port", api_port)
         processes.wait("mlflow", answers(f"{mlflow_url}/health"), _START_SECONDS)
         processes.wait("api", answers(f"{api_url}/health"), _START_SECONDS)

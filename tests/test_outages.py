@@ -237,7 +237,7 @@ def test_200_feedbacks_from_32_clients_at_once_are_all_answered(broken: Installa
 
 @pytest.mark.usefixtures("silent_runs_crash_soon")
 def test_two_workers_of_which_one_is_killed_learn_each_feedback_once(broken: Installation) -> None:
-    broken.processes.start("second worker", *WORKER)
+    broken.processes.start("second worker", WORKER)
     jobs = []
     for number in range(8):
         jobs.append(broken.feed_back())

@@ -1,4 +1,7 @@
-"""Runs in the warm parent, on an installation of their own: parts of it are killed."""
+"""Runs in the warm parent, on an installation of their own: parts of it are killed.
+
+Its worker does not ask for runs: it hears of each from the server.
+"""
 
 import json
 import os
@@ -48,8 +51,10 @@ Start = Callable[..., Run]
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with run_stack(tmp_path_factory.mktemp("warm"), ANY_PORTS) as stack:
-        yield stack
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "3600")
+        with run_stack(tmp_path_factory.mktemp("warm"), ANY_PORTS) as stack:
+            yield stack
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +119,15 @@ def test_run_finds_nothing_of_the_run_before(start: Start) -> None:
     first, second = run.wait_for_body(), start().wait_for_body()
     assert second["left_behind"] == [None, None]
     assert not set(first["random"]) & set(second["random"])
+
+
+def test_run_that_waits_for_its_place_begins_when_the_other_ends(prefect: SyncPrefectClient, start: Start) -> None:
+    first = start(hold=True)
+    first.wait_for_body()
+    second = start()
+    wait_until(lambda: prefect.read_flow_run(second.id).state_name == "AwaitingConcurrencySlot")
+    first.release()
+    assert second.wait_for_end() == "Completed"
 
 
 def test_cancelled_run_ends_in_order_and_frees_its_place(prefect: SyncPrefectClient, start: Start) -> None:
