@@ -18,7 +18,7 @@ from local.contract_generator import generate_contract
 from local.processes import ANY_PORTS, Stack, run_stack
 from registry.database import build_engine, migrate
 from registry.settings import Settings
-from tests.postgresql import create_database, find_programs, run_postgresql
+from tests.postgresql import PostgreSQL, create_database, find_programs, run_postgresql
 
 os.environ |= {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
 
@@ -65,13 +65,12 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory, contracts: list[Annot
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """The URL of a PostgreSQL server."""
+def postgresql() -> Iterator[PostgreSQL]:
     programs = find_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    with run_postgresql(programs) as url:
-        yield url
+    with run_postgresql(programs) as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -19,32 +20,55 @@ def find_programs() -> Path | None:
     return Path(initdb).parent if initdb else None
 
 
+@dataclass(frozen=True)
+class PostgreSQL:
+    """A server that listens on a socket in its folder."""
+
+    programs: Path
+    folder: str
+    user: str | None
+
+    @property
+    def url(self) -> str:
+        """The address of its `postgres` database."""
+        return f"postgresql+psycopg://postgres@/postgres?host={self.folder}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers, after a crash, too."""
+        options = f"-F -k {self.folder} -c listen_addresses= -c timezone=America/Sao_Paulo -c deadlock_timeout=100ms"
+        self.run("pg_ctl", "start", "--wait", "--log", f"{self.folder}/log", "--options", options)
+
+    def crash(self) -> None:
+        """Stop it in the middle of whatever it does."""
+        self.run("pg_ctl", "stop", "--mode=immediate")
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's programs on the server's data."""
+        command = [self.programs / program, "--pgdata", f"{self.folder}/data", *arguments]
+        subprocess.run(command, cwd=self.folder, user=self.user, stdout=subprocess.DEVNULL, check=True)
+
+
 @contextmanager
-def run_postgresql(programs: Path) -> Iterator[str]:
-    """Run a server on a socket in its folder; yield the URL of its `postgres` database."""
+def run_postgresql(programs: Path) -> Iterator[PostgreSQL]:
+    """Run a server in a folder of its own until the block ends."""
     with TemporaryDirectory(prefix="postgresql-") as folder:
         user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
         if user:
             shutil.chown(folder, user)
-
-        def run(program: str, *arguments: str) -> None:
-            command = [programs / program, "--pgdata", f"{folder}/data", *arguments]
-            subprocess.run(command, cwd=folder, user=user, stdout=subprocess.DEVNULL, check=True)
-
-        run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
-        options = f"-F -k {folder} -c listen_addresses= -c timezone=America/Sao_Paulo -c deadlock_timeout=100ms"
-        run("pg_ctl", "start", "--wait", "--log", f"{folder}/log", "--options", options)
+        server = PostgreSQL(programs, folder, user)
+        server.run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        server.start()
         try:
-            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+            yield server
         finally:
-            run("pg_ctl", "stop", "--mode=immediate")
+            server.crash()
 
 
-def create_database(server_url: str) -> str:
+def create_database(server: PostgreSQL) -> str:
     """Make an empty database and return its URL."""
     name = f"test_{uuid4().hex}"
-    engine = create_engine(server_url, isolation_level="AUTOCOMMIT")
+    engine = create_engine(server.url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     engine.dispose()
-    return make_url(server_url).set(database=name).render_as_string(hide_password=False)
+    return make_url(server.url).set(database=name).render_as_string(hide_password=False)

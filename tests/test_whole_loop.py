@@ -2,7 +2,6 @@
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -16,8 +15,7 @@ from embeddinggemma_feasibility.annotation_data import Span
 from embeddinggemma_feasibility.evaluation import normalise_value
 from local.client import ReviewedDocument, ReviewerClient
 from local.contract_generator import generate_contract
-from local.processes import ANY_PORTS, Stack, run_stack
-from tests.postgresql import create_database
+from local.processes import Stack
 
 
 @pytest.fixture(scope="module")
@@ -143,26 +141,6 @@ def test_training_run_on_chosen_documents_ends_in_a_version(
     job = client.wait_for_job(answer.json()["job_id"])
     assert job["outcome"]["taught_documents"] == [taught.id]
     assert http.get("/training-runs").json()["items"][0]["triggered_by"] == "ana"
-
-
-def test_feedbacks_sent_at_once_are_learned_and_served_on_postgresql(
-    postgresql: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder, database_url = tmp_path_factory.mktemp("postgresql"), create_database(postgresql)
-    with run_stack(folder, ANY_PORTS, database_url=database_url) as stack:
-        client = ReviewerClient(stack.api_url, stack.api_key)
-        contracts = [generate_contract(seed) for seed in range(300, 304)]
-        documents = [client.upload(found.filename, found.pdf, found.text, found.spans) for found in contracts]
-        with ThreadPoolExecutor(8) as pool:
-            job_ids = list(pool.map(client.feed_back, documents * 2))
-        assert len(set(job_ids)) == len(documents)
-        jobs = [client.wait_for_job(job_id) for job_id in job_ids[: len(documents)]]
-        assert {job["status"] for job in jobs} == {"completed"}, jobs
-        promoted = [job["outcome"]["challenger"]["version"] for job in jobs if job["outcome"]["promoted"]]
-        version, entities = client.extract(documents[0].id)
-        assert version == max(promoted, key=int)
-        assert entities
-    assert not (folder / "contract-feedback.db").exists()
 
 
 def test_run_leaves_a_report_with_scores_in_prefect(stack: Stack, first_job: dict[str, Any]) -> None:

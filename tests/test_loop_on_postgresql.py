@@ -1,0 +1,55 @@
+"""The whole loop with its database on PostgreSQL."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from local.client import ReviewedDocument, ReviewerClient
+from local.contract_generator import generate_contract
+from local.processes import ANY_PORTS, run_stack
+from tests.postgresql import PostgreSQL, create_database
+
+
+@pytest.fixture(scope="module")
+def client(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReviewerClient]:
+    folder = tmp_path_factory.mktemp("loop-on-postgresql")
+    with run_stack(folder, ANY_PORTS, database_url=create_database(postgresql)) as stack:
+        yield ReviewerClient(stack.api_url, stack.api_key)
+    assert not (folder / "contract-feedback.db").exists()
+
+
+def upload(client: ReviewerClient, seed: int) -> ReviewedDocument:
+    contract = generate_contract(seed)
+    return client.upload(contract.filename, contract.pdf, contract.text, contract.spans)
+
+
+def test_feedbacks_sent_at_once_are_learned_and_served(client: ReviewerClient) -> None:
+    documents = [upload(client, seed) for seed in range(300, 304)]
+    with ThreadPoolExecutor(8) as pool:
+        job_ids = list(pool.map(client.feed_back, documents * 2))
+    assert len(set(job_ids)) == len(documents)
+    jobs = [client.wait_for_job(job_id) for job_id in job_ids[: len(documents)]]
+    assert {job["status"] for job in jobs} == {"completed"}, jobs
+    promoted = [job["outcome"]["challenger"]["version"] for job in jobs if job["outcome"]["promoted"]]
+    version, entities = client.extract(documents[0].id)
+    assert version == max(promoted, key=int)
+    assert entities
+
+
+def test_feedback_outlives_a_crash_of_the_database_and_is_refused_while_it_is_away(
+    client: ReviewerClient, postgresql: PostgreSQL
+) -> None:
+    learning, refused = upload(client, 304), upload(client, 305)
+    job_id = client.feed_back(learning)
+    while client.read_job(job_id)["status"] == "pending":
+        time.sleep(0.05)
+    postgresql.crash()
+    with pytest.raises(httpx.HTTPStatusError, match=r"503.*The database does not answer"):
+        client.feed_back(refused)
+    time.sleep(5)
+    postgresql.start()
+    assert client.wait_for_job(job_id)["status"] == "completed"
+    assert client.wait_for_job(client.feed_back(refused))["status"] == "completed"
