@@ -77,10 +77,11 @@ def _time_feedback(stack: Stack, client: ReviewerClient) -> dict[str, float]:
     started, clock = time.time(), time.monotonic()
     job_id = client.feed_back(document)
     stages = {"202": time.monotonic() - clock}
-    while client.extract(document.id)[0] == version and client.read_job(job_id)["status"] != "completed":
-        time.sleep(0.1)
-    served = time.monotonic() - clock
     job = client.wait_for_job(job_id)
+    served_by, _ = client.extract(document.id)
+    served = time.monotonic() - clock
+    if job["outcome"]["promoted"] and served_by == version:
+        raise RuntimeError(f"Version {version} still answers after job {job_id}")
     reached = _read_stages(stack, UUID(job["outcome"]["flow_run_id"]))
     names = {"load_annotations": "body", "fine_tune": "trained", "evaluate": "evaluated", "register": "registered"}
     stages |= {names[name]: moment - started for name, moment in sorted(reached, key=lambda item: item[1])}
