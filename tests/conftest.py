@@ -113,6 +113,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
+@pytest.fixture(scope="module")
+def worker_that_does_not_ask() -> Iterator[None]:
+    """Have the worker of a stack that is started now hear of each run from the server, or never."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "3600")
+        yield
+
+
 @pytest.fixture(scope="session")
 def client(stack: Stack) -> ReviewerClient:
     return ReviewerClient(stack.api_url, stack.api_key)

@@ -16,7 +16,7 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.process import ProcessWorker
 
-POOL = "contract-feedback"
+_POOL = "contract-feedback"
 # A run that is due, and one that has ended: another may have waited for its place.
 _TELLING = ("Scheduled", "Completed", "Failed", "Crashed", "Cancelled")
 _logger = logging.getLogger("prefect.flows.warm.worker")
@@ -25,7 +25,7 @@ _logger = logging.getLogger("prefect.flows.warm.worker")
 async def main() -> None:
     """Work until a signal ends it, as `prefect worker start` does."""
     setup_signal_handlers_worker(os.getpid(), "the process worker", _logger.info)
-    worker = ProcessWorker(work_pool_name=POOL)
+    worker = ProcessWorker(work_pool_name=_POOL)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(worker.start)
         tasks.start_soon(_look_when_told, worker)

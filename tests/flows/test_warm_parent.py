@@ -1,7 +1,4 @@
-"""Runs in the warm parent, on an installation of their own: parts of it are killed.
-
-Its worker does not ask for runs: it hears of each from the server.
-"""
+"""Runs in the warm parent, on an installation of their own: parts of it are killed."""
 
 import json
 import os
@@ -50,11 +47,9 @@ Start = Callable[..., Run]
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "3600")
-        with run_stack(tmp_path_factory.mktemp("warm"), ANY_PORTS) as stack:
-            yield stack
+def warm(tmp_path_factory: pytest.TempPathFactory, worker_that_does_not_ask: None) -> Iterator[Stack]:
+    with run_stack(tmp_path_factory.mktemp("warm"), ANY_PORTS) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from local.processes import ANY_PORTS, Stack, run_stack
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, worker_that_does_not_ask: None) -> Iterator[Stack]:
     """An installation on an address that is not 127.0.0.1, though no other machine reaches it."""
     with run_stack(tmp_path_factory.mktemp("elsewhere"), ANY_PORTS, host="127.0.0.2") as stack:
         yield stack
