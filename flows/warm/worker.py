@@ -19,6 +19,7 @@ from prefect.workers.process import ProcessWorker
 _POOL = "contract-feedback"
 # A run that is due, and one that has ended: another may have waited for its place.
 _TELLING = ("Scheduled", "Completed", "Failed", "Crashed", "Cancelled")
+_PAUSE_SECONDS = 5  # between the lines in the log while the server is away
 _logger = logging.getLogger("prefect.flows.warm.worker")
 
 
@@ -41,7 +42,7 @@ async def _look_when_told(worker: ProcessWorker) -> None:
                         await worker.get_and_submit_flow_runs()
         except Exception as error:  # the server may be away for as long as it likes
             _logger.warning("The server does not tell of runs: they are asked for only now and then (%s)", error)
-        await anyio.sleep(1)
+        await anyio.sleep(_PAUSE_SECONDS)
 
 
 if __name__ == "__main__":
