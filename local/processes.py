@@ -33,7 +33,6 @@ Ports = tuple[int, int, int]
 DEFAULT_PORTS = (8000, 4200, 5000)
 ANY_PORTS = (0, 0, 0)
 LOOPBACK = "127.0.0.1"
-WORKER = "flows.warm.worker"
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def run_stack(
         processes.wait("prefect", answers(f"{prefect_url}/api/health"), _START_SECONDS)
         _deploy(environment)
         _automate(environment)
-        processes.start("worker", WORKER)
+        processes.start("worker", "flows.warm.worker")
         processes.start("api", "local.command_line", "api", "--host", host, "--port", api_port)
         processes.wait("mlflow", answers(f"{mlflow_url}/health"), _START_SECONDS)
         processes.wait("api", answers(f"{api_url}/health"), _START_SECONDS)

@@ -36,7 +36,7 @@ class Supervisor:
         """Run a module with its arguments; without any, as it was started before."""
         with self._lock:
             self._commands[name] = command or self._commands[name]
-            self._processes[name] = self._run(name, command or self._commands[name])
+            self._processes[name] = self._run(name)
             return self._processes[name]
 
     def wait(self, name: str, is_up: Callable[[], bool], timeout_seconds: float) -> None:
@@ -73,12 +73,12 @@ class Supervisor:
                     if process.poll() is not None:
                         code, log = process.returncode, self._log(name)
                         _logger.warning("%s ended with %s and is started again: see %s", name, code, log)
-                        self._processes[name] = self._run(name, self._commands[name])
+                        self._processes[name] = self._run(name)
 
-    def _run(self, name: str, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    def _run(self, name: str) -> subprocess.Popen[bytes]:
         with self._log(name).open("ab") as log:
             return subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", *command],
+                [sys.executable, "-m", *self._commands[name]],
                 cwd=self._folder,
                 env=self._environment,
                 stdout=log,

@@ -23,7 +23,7 @@ from prefect.events.schemas.automations import AutomationCore
 
 from local.client import ReviewedDocument, ReviewerClient
 from local.contract_generator import generate_contract
-from local.processes import ANY_PORTS, LOOPBACK, WORKER, Stack, answers, free_port, run_stack
+from local.processes import ANY_PORTS, LOOPBACK, Stack, answers, free_port, run_stack
 from registry.models import ModelRegistry
 from registry.settings import Settings
 from tests.breaking import kill, start_again, wait_until
@@ -237,7 +237,7 @@ def test_200_feedbacks_from_32_clients_at_once_are_all_answered(broken: Installa
 
 @pytest.mark.usefixtures("silent_runs_crash_soon")
 def test_two_workers_of_which_one_is_killed_learn_each_feedback_once(broken: Installation) -> None:
-    broken.processes.start("second worker", WORKER)
+    broken.processes.start("second worker", "flows.warm.worker")
     jobs = []
     for number in range(8):
         jobs.append(broken.feed_back())
