@@ -1,6 +1,7 @@
 """What the service asks of Prefect: start the deployment, read its runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -54,12 +55,22 @@ class RunState:
         return self.since is not None and self.since < datetime.now(UTC) - _PATIENCE
 
 
+@contextmanager
+def _needs_prefect() -> Iterator[None]:
+    """Raise UnavailableError where Prefect does not answer."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise UnavailableError("Prefect does not answer") from error
+
+
 class PrefectRuns:
     """Prefect through its own client; every method raises UnavailableError where Prefect does not answer."""
 
     def __init__(self, client: SyncPrefectClient, settings: Settings) -> None:
         self._client, self._settings = client, settings
 
+    @_needs_prefect()
     def start(self, job: Job, document_ids: Sequence[str]) -> str:
         """Start the deployment for a job and return the run's id; for the same attempt always the same run."""
         documents = f"{len(document_ids)} document{'s' * (len(document_ids) != 1)}"
@@ -76,22 +87,19 @@ class PrefectRuns:
             )
         except ObjectNotFound as error:
             raise UnavailableError(f"Prefect has no deployment {self._settings.deployment}: deploy it") from error
-        except httpx.HTTPError as error:
-            raise UnavailableError("Prefect does not answer") from error
         return str(run.id)
 
+    @_needs_prefect()
     def read_states(self, run_ids: Iterable[str]) -> dict[str, RunState]:
         """Return the states of those runs that Prefect still knows."""
         ids = [UUID(run_id) for run_id in run_ids]
         runs = []
-        try:
-            for first in range(0, len(ids), _PAGE):
-                some = FlowRunFilter(id=FlowRunFilterId(any_=ids[first : first + _PAGE]))
-                runs += self._client.read_flow_runs(flow_run_filter=some, limit=_PAGE)
-        except httpx.HTTPError as error:
-            raise UnavailableError("Prefect does not answer") from error
+        for first in range(0, len(ids), _PAGE):
+            some = FlowRunFilter(id=FlowRunFilterId(any_=ids[first : first + _PAGE]))
+            runs += self._client.read_flow_runs(flow_run_filter=some, limit=_PAGE)
         return {str(run.id): _describe(run.state) for run in runs if run.state}
 
+    @_needs_prefect()
     def crash_if_silent(self, run_id: str) -> None:
         """Crash a run that should be alive, or about to begin, but has sent nothing for five minutes.
 
@@ -100,21 +108,16 @@ class PrefectRuns:
         of_run = EventResourceFilter(id=[f"prefect.flow-run.{run_id}"])
         recent = EventOccurredFilter(since=datetime.now(UTC) - _PATIENCE)
         crashed: State[None] = Crashed(message="Nothing was heard of it for five minutes: it died with its worker")
-        try:
-            if not self._client.read_events(EventFilter(occurred=recent, resource=of_run), limit=1).events:
-                self._client.set_flow_run_state(UUID(run_id), crashed, force=True)
-        except httpx.HTTPError as error:
-            raise UnavailableError("Prefect does not answer") from error
+        if not self._client.read_events(EventFilter(occurred=recent, resource=of_run), limit=1).events:
+            self._client.set_flow_run_state(UUID(run_id), crashed, force=True)
 
+    @_needs_prefect()
     def read_progress(self, run_id: str) -> float:
         """Return how much of a run is done, in percent."""
         of_run = ArtifactFilter(
             flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run_id)]), key=ArtifactFilterKey(any_=["progress"])
         )
-        try:
-            artifacts = self._client.read_artifacts(artifact_filter=of_run)
-        except httpx.HTTPError as error:
-            raise UnavailableError("Prefect does not answer") from error
+        artifacts = self._client.read_artifacts(artifact_filter=of_run)
         return max((float(str(artifact.data)) for artifact in artifacts), default=0.0)
 
     def check_alive(self) -> None:
@@ -122,14 +125,13 @@ class PrefectRuns:
         if error := self._client.api_healthcheck():
             raise UnavailableError("Prefect does not answer") from error
 
+    @_needs_prefect()
     def list_workers(self) -> list[str]:
         """Return the names of the workers that are online in the work pool."""
         try:
             workers = self._client.read_workers_for_work_pool(self._settings.work_pool)
         except ObjectNotFound:
             return []
-        except httpx.HTTPError as error:
-            raise UnavailableError("Prefect does not answer") from error
         return [worker.name for worker in workers if worker.status == "ONLINE"]
 
     def run_url(self, run_id: str) -> str:
