@@ -1,6 +1,7 @@
 """The service: its routes, its parts, one shape for all errors."""
 
 import logging
+from asyncio import Semaphore
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,7 +21,7 @@ from api.prefect_runs import PrefectRuns
 from api.schemas import ERROR_HEADERS, errors
 from api.served_model import ServedModel
 from registry.cache import build_cache
-from registry.database import build_engine, migrate
+from registry.database import CONNECTIONS, build_engine, migrate
 from registry.document_store import DocumentStore
 from registry.errors import ContractFeedbackError
 from registry.models import ModelRegistry
@@ -69,6 +70,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             prefect,
             launcher,
             RequestLimit(settings),
+            Semaphore(CONNECTIONS),
         )
         launcher.start()
         try:

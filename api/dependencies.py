@@ -1,6 +1,7 @@
 """What routes ask for: a session, the parts of the service, a caller with a scope."""
 
-from collections.abc import Callable, Iterator
+from asyncio import Semaphore
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -50,6 +51,7 @@ class Services:
     prefect: PrefectRuns
     launcher: Launcher
     requests: RequestLimit
+    turns: Semaphore
 
 
 async def get_services(request: Request) -> Services:
@@ -61,12 +63,20 @@ async def get_services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
-def _open_session(services: ServicesDep) -> Iterator[Session]:
+async def _take_turn(services: ServicesDep) -> AsyncIterator[None]:
+    """Let no more requests begin than there are connections: they would wait for each other's, and keep the threads."""
+    async with services.turns:
+        yield
+
+
+def _open_session(
+    services: ServicesDep, _: Annotated[None, Depends(_take_turn, scope="function")]
+) -> Iterator[Session]:
     with Session(services.engine) as session:
         yield session
 
 
-SessionDep = Annotated[Session, Depends(_open_session)]
+SessionDep = Annotated[Session, Depends(_open_session, scope="function")]
 _bearer = HTTPBearer(auto_error=False, description="An API key, as `contract-feedback add-key` makes them")
 
 
@@ -83,7 +93,7 @@ def _require(scope: Scope) -> Callable[..., str]:
         if scope not in key.scopes and Scope.ADMIN not in key.scopes:
             raise ForbiddenError(f"The key {key.name!r} lacks the scope {scope.value!r}")
         caller = key.name
-        session.commit()  # gives the connection back: the request may wait for a thread, and others for connections
+        session.commit()  # the key's last use: nobody is to wait for it until the request ends
         act_for(session, caller)
         return caller
 

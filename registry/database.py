@@ -13,7 +13,7 @@ from sqlmodel import Session, create_engine
 
 from registry.settings import Settings
 
-_CONNECTIONS = 40  # at most, and as many as FastAPI has threads that answer requests
+CONNECTIONS = 40  # for requests, as many as FastAPI has threads that answer them
 _WAIT_FOR_OTHER_MIGRATIONS = {
     "postgresql": "SELECT pg_advisory_xact_lock(7236941)",
     "sqlite": "BEGIN IMMEDIATE",
@@ -24,10 +24,10 @@ def build_engine(settings: Settings) -> Engine:
     """Return an engine for the settings' database, whose errors show no values; the caller disposes of it."""
     url = make_url(settings.database_url.get_secret_value())
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, hide_parameters=True, pool_size=_CONNECTIONS, pool_pre_ping=True)
+        return create_engine(url, hide_parameters=True, pool_size=CONNECTIONS, pool_pre_ping=True)
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, hide_parameters=True, pool_size=_CONNECTIONS, connect_args={"timeout": 30})
+    engine = create_engine(url, hide_parameters=True, pool_size=CONNECTIONS, connect_args={"timeout": 30})
     event.listen(engine, "connect", _configure_sqlite)
     return engine
 
