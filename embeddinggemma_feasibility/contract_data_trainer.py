@@ -265,7 +265,7 @@ def _train_adapter(tagger: Tagger, documents: Sequence[AnnotationData], chooser:
     """Train the adapter under the head as it is, on the encoder's windows with an entity; yield each step's loss."""
     config = tagger.config
     windows = [window for data in documents for window in _list_telling_windows(tagger, data)]
-    optimiser = AdamW(tagger.adapter_parameters(), lr=config.adapter_learning_rate, weight_decay=0.0)
+    optimiser = AdamW(tagger.add_adapter(), lr=config.adapter_learning_rate, weight_decay=0.0)
     tagger.eval()  # its own dropout trebles a step's time
     for _ in range(config.adapter_steps):
         batch = chooser.sample(windows, min(len(windows), config.adapter_batch_windows))
@@ -303,7 +303,6 @@ def _encode_lesson(tagger: Tagger, batch: Sequence[_TellingWindow]) -> _Lesson:
         [telling.document for telling in batch],
         [telling.window for telling in batch],
         [telling.words for telling in batch],
-        tagger.adapted,
     )
     parts: list[_Part] = []
     for telling, (tokens, last) in zip(batch, states, strict=True):

@@ -31,7 +31,8 @@ class Tagger(nn.Module):
     A word's tag scores are the sum of a linear head, on the encoder's middle layer at the word's first piece and on the
     mean of its adapted last layer over the word's sentence, and of the rows of the word's lexical features (case,
     shape, digits, neighbours, line breaks, place) in a hashed table. The head sees each of the encoder's outputs
-    less its `centre` and divided by its `spread`, as they were in the first documents learned.
+    less its `centre` and divided by its `spread`, as they were in the first documents learned. `adapted` is the encoder
+    with its adapter, None until the adapter's first turn.
 
     `usual_types` are those that most documents have; `documents_learned` counts the documents it was ever taught.
     """
@@ -42,8 +43,7 @@ class Tagger(nn.Module):
         self.usual_types: frozenset[str] = frozenset()
         self.documents_learned = 0
         self._adapted_layers = max(1, round(config.adapted_share * encoder.model.config.num_hidden_layers))
-        torch.manual_seed(config.seed)
-        self.adapted = _adapt(encoder, config, self._adapted_layers)
+        self.adapted: nn.Module | None = None
         hidden, outputs = encoder.model.config.hidden_size, len(self.types) * TAGS
         self.head = nn.Parameter(torch.zeros(2 * hidden, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -65,12 +65,9 @@ class Tagger(nn.Module):
         documents: Sequence[EncodedDocument],
         windows: Sequence[Window],
         words: Sequence[slice],
-        model: nn.Module,
     ) -> list[tuple[Tensor, Tensor]]:
-        """Return the middle and the last layer's output for `words` of each document's window, each (words, hidden).
-
-        `model` is the adapted encoder, or the encoder itself, which gives the same while the adapter is zero.
-        """
+        """Return the middle and the last layer's output for `words` of each document's window, each (words, hidden)."""
+        model = self.adapted or self.encoder.model
         before, after = self.encoder.special_pieces
         rows = [
             torch.tensor([*before, *document.pieces[window.start : window.end], *after])
@@ -98,16 +95,16 @@ class Tagger(nn.Module):
         """Return the hash of all that a representation depends on, besides the text."""
         config = self.config
         digest = hashlib.sha256(f"{self.encoder.sha256} {config.model_dump_json()}".encode())
-        for parameter in self.adapter_parameters():
-            digest.update(parameter.detach().numpy().tobytes())
+        for matrix in self._adapter().values():
+            digest.update(matrix.numpy().tobytes())
         return digest.hexdigest()
 
-    def adapter_parameters(self) -> list[nn.Parameter]:
-        """Return the adapter's matrices, which are all that may move in the adapted encoder, in a fixed order."""
+    def add_adapter(self) -> list[nn.Parameter]:
+        """Return the matrices of the adapter, which gets its start values if there was none."""
+        if self.adapted is None:
+            torch.manual_seed(self.config.seed)
+            self.adapted = _adapt(self.encoder, self.config, self._adapted_layers)
         return [parameter for parameter in self.adapted.parameters() if parameter.requires_grad]
-
-    def _is_adapted(self) -> bool:
-        return any(bool(matrix.any()) for name, matrix in self.adapted.named_parameters() if "lora_B" in name)
 
     @torch.inference_mode()
     def _represent(self, text: str) -> Representation:
@@ -117,13 +114,12 @@ class Tagger(nn.Module):
             none = torch.zeros(0, self.encoder.model.config.hidden_size).half()
             empty = torch.zeros(0, 2, dtype=torch.int32)
             return Representation(empty, empty, none, none, empty[:, 0])
-        model = self.adapted if self._is_adapted() else self.encoder.model  # an adapter of zeros costs a third
         windows = self.windows(document)
         kept = [words_between(document, window.keep_start, window.keep_end) for window in windows]
         states = []
         for first in range(0, len(windows), BATCH_WINDOWS):
             some = slice(first, first + BATCH_WINDOWS)
-            states += self.encode_windows([document] * len(windows[some]), windows[some], kept[some], model)
+            states += self.encode_windows([document] * len(windows[some]), windows[some], kept[some])
         tokens, last = (torch.cat(layer) for layer in zip(*states, strict=True))
         sentence_of_word = torch.from_numpy(document.sentences)
         return Representation(
@@ -235,14 +231,18 @@ class Tagger(nn.Module):
 
     def _weights(self) -> dict[str, Tensor]:
         own = {name: parameter.detach() for name, parameter in self.named_parameters(recurse=False)}
-        return {**own, **{f"adapter.{name}": value for name, value in get_peft_model_state_dict(self.adapted).items()}}
+        return own | {f"adapter.{name}": matrix for name, matrix in self._adapter().items()}
+
+    def _adapter(self) -> dict[str, Tensor]:
+        return get_peft_model_state_dict(self.adapted) if self.adapted else {}
 
     @torch.no_grad()
     def _set_weights(self, state: dict[str, Tensor]) -> None:
         for name, parameter in self.named_parameters(recurse=False):
             parameter.copy_(state[name])
-        adapter = {name.removeprefix("adapter."): value for name, value in state.items() if name.startswith("adapter.")}
-        set_peft_model_state_dict(self.adapted, adapter)
+        if adapter := {name.removeprefix("adapter."): state[name] for name in state if name.startswith("adapter.")}:
+            self.add_adapter()
+            set_peft_model_state_dict(self.adapted, adapter)
 
 
 def normalise_layer(states: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 A tagger's files are artifacts of its run before the version exists, so no version is ever half-written.
 """
 
-import hashlib
 import json
 import tempfile
 import time
@@ -24,6 +23,7 @@ from embeddinggemma_feasibility.contract_data_trainer import FineTuning
 from embeddinggemma_feasibility.evaluation import ModelScores
 from embeddinggemma_feasibility.tagger import Tagger
 from registry.errors import NotFoundError, TamperedModelError, UnavailableError
+from registry.kept_models import KeptModels, hash_files
 from registry.outcome import Outcome
 from registry.settings import Settings
 from registry.tracking import log_chart, log_comparison, log_fine_tuning
@@ -58,6 +58,7 @@ class ModelRegistry:
     def __init__(self, settings: Settings) -> None:
         self._settings, self._name = settings, settings.model_name
         self._client = MlflowClient(settings.mlflow_tracking_uri, settings.mlflow_tracking_uri)
+        self._kept = KeptModels(Path(settings.cache_folder) / "models")
 
     def find_champion(self) -> str | None:
         """Return the version that is served."""
@@ -68,9 +69,12 @@ class ModelRegistry:
             return None
 
     def load_tagger(self, version: str) -> Tagger:
-        """Download a version's tagger; raises NotFoundError."""
+        """Load a version's tagger, from this machine or from MLflow.
+
+        Raises NotFoundError, and TamperedModelError if its files are not those that were registered.
+        """
         found = self._get(version)
-        return self._load_tagger(str(found.run_id), found.tags.get(_SHA256))
+        return self._load_tagger(str(found.run_id), found.tags.get(_SHA256, ""))
 
     def get_version(self, version: str) -> ModelVersion:
         """Return a version; raises NotFoundError."""
@@ -110,8 +114,10 @@ class ModelRegistry:
         self._client.log_dict(run_id, lineage.model_dump(), "lineage.json")
         with tempfile.TemporaryDirectory() as folder:
             fine_tuning.tagger.save(Path(folder))
+            sha256 = hash_files(Path(folder))
             self._client.log_artifacts(run_id, folder, "model")
-            self._client.set_tag(run_id, _SHA256, _hash_files(Path(folder)))
+            self._client.set_tag(run_id, _SHA256, sha256)
+            self._kept.keep(Path(folder), sha256)
         self._client.set_tag(run_id, "trained", "yes")
         return run_id
 
@@ -119,7 +125,7 @@ class ModelRegistry:
         """Return the MLflow run's id and the tagger, if this flow run has trained one already."""
         query = f"tags.flow_run_id = '{flow_run_id}' and tags.trained = 'yes'"
         for run in self._client.search_runs([self._experiment_id], query):
-            return str(run.info.run_id), self._load_tagger(str(run.info.run_id), run.data.tags.get(_SHA256))
+            return str(run.info.run_id), self._load_tagger(str(run.info.run_id), run.data.tags.get(_SHA256, ""))
         return None
 
     def register(self, run_id: str, outcome: Outcome, challenger: ModelScores) -> str:
@@ -177,13 +183,16 @@ class ModelRegistry:
             _check_missing(error)
             raise NotFoundError(f"There is no model version {version}") from error
 
-    def _load_tagger(self, run_id: str, sha256: str | None) -> Tagger:
+    def _load_tagger(self, run_id: str, sha256: str) -> Tagger:
+        if sha256 and (kept := self._kept.find(sha256)):
+            return Tagger.load(kept, self._settings.encoder)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(self._client.download_artifacts(run_id, "model", folder))
-            if _hash_files(path) != sha256:
+            if hash_files(path) != sha256:
                 raise TamperedModelError(
                     f"The model of MLflow run {run_id} is not the one that was registered: promote another version"
                 )
+            self._kept.keep(path, sha256)
             return Tagger.load(path, self._settings.encoder)
 
     def _describe(self, found: MlflowVersion, champion: str | None) -> ModelVersion:
@@ -201,14 +210,6 @@ class ModelRegistry:
             mlflow_run_id=run_id,
             mlflow_run=self.run_url(run_id),
         )
-
-
-def _hash_files(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(folder)} {len(content)} ".encode() + content)
-    return digest.hexdigest()
 
 
 def _list_spans(documents: Sequence[AnnotationData]) -> dict[str, list[dict[str, Any]]]:

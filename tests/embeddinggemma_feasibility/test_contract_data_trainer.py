@@ -87,6 +87,7 @@ def test_training_moves_only_adapter_and_head(contracts: list[AnnotationData], t
     frozen = {name: value.clone() for name, value in tiny_encoder.model.state_dict().items()}
     tagger = fine_tune_model(contracts, encoder=tiny_encoder, config=TrainingConfig(first_adaptation=8)).tagger
     assert all(torch.equal(frozen[name], value) for name, value in tiny_encoder.model.state_dict().items())
+    assert tagger.adapted
     adapter = [value for name, value in tagger.adapted.named_parameters() if "lora_B" in name]
     assert adapter
     assert all(value.any() for value in adapter)

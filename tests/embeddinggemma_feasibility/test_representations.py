@@ -17,6 +17,12 @@ def tagger(contracts: list[AnnotationData], tiny_encoder: Encoder) -> Tagger:
     return fine_tune_model(contracts[:3], encoder=tiny_encoder, config=config).tagger
 
 
+def move_adapter(tagger: Tagger) -> None:
+    with torch.no_grad():
+        for matrix in tagger.add_adapter():
+            matrix.add_(0.1)
+
+
 def test_text_is_read_by_the_encoder_once_and_found_alike(
     tagger: Tagger, contracts: list[AnnotationData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -26,24 +32,28 @@ def test_text_is_read_by_the_encoder_once_and_found_alike(
     assert tagger.extract(text, cache)
 
 
-def test_challenger_shares_what_its_champion_read_until_the_adapter_moves(
+def test_challenger_shares_what_its_champion_read_until_it_has_an_adapter(
     tagger: Tagger, contracts: list[AnnotationData]
 ) -> None:
     challenger = fine_tune_model(contracts[3:4], tagger).tagger
     assert challenger.adapter_sha256() == tagger.adapter_sha256()
-    with torch.no_grad():
-        next(value for name, value in challenger.adapted.named_parameters() if "lora_B" in name).add_(1e-3)
-    assert challenger.adapter_sha256() != tagger.adapter_sha256()
+    challenger.add_adapter()
+    before = challenger.adapter_sha256()
+    assert before != tagger.adapter_sha256()
+    move_adapter(challenger)
+    assert challenger.adapter_sha256() != before
 
 
-def test_adapter_counts_as_soon_as_it_is_not_zero(tagger: Tagger, contracts: list[AnnotationData]) -> None:
-    adapted = tagger.copy_with_types(())
-    with torch.no_grad():
-        for name, matrix in adapted.adapted.named_parameters():
-            if "lora_B" in name:
-                matrix.add_(0.1)
-    text = contracts[0].text
+def test_adapter_counts_and_is_copied_and_saved(
+    tagger: Tagger, contracts: list[AnnotationData], tmp_path: Path
+) -> None:
+    adapted, text = tagger.copy_with_types(()), contracts[0].text
+    move_adapter(adapted)
     assert not torch.equal(adapted.represent(text).sentences, tagger.represent(text).sentences)
+    adapted.save(tmp_path)
+    for same in (adapted.copy_with_types(("new",)), Tagger.load(tmp_path)):
+        assert same.adapter_sha256() == adapted.adapter_sha256()
+        assert torch.equal(same.represent(text).sentences, adapted.represent(text).sentences)
 
 
 def test_broken_file_is_replaced(tagger: Tagger, contracts: list[AnnotationData], tmp_path: Path) -> None:

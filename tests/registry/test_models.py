@@ -9,6 +9,7 @@ from embeddinggemma_feasibility.contract_data_trainer import FineTuning, fine_tu
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.evaluation import ModelScores, evaluate, score_model
 from registry.errors import NotFoundError, TamperedModelError, UnavailableError
+from registry.kept_models import KeptModels, hash_files
 from registry.models import ModelRegistry
 from registry.outcome import Outcome
 from registry.settings import Settings
@@ -48,13 +49,42 @@ def test_registered_version_loads_as_the_tagger_that_was_trained(
     assert registry.load_tagger(version).extract(text) == tuned.tagger.extract(text)
 
 
+def test_model_is_downloaded_only_where_it_is_not_kept_as_it_was(
+    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData], settings: Settings, tmp_path: Path
+) -> None:
+    version = register(registry, tuned, contracts, "run-1")
+    (kept,) = Path(settings.cache_folder).rglob("tagger.safetensors")
+    stored = next(file for file in tmp_path.rglob("tagger.safetensors") if file != kept)
+    hidden = stored.rename(tmp_path / "hidden")
+    assert registry.load_tagger(version)
+    kept.write_bytes(b"half")
+    with pytest.raises(TamperedModelError):
+        registry.load_tagger(version)
+    hidden.rename(stored)
+    for _ in range(2):
+        assert registry.load_tagger(version)
+        stored.unlink(missing_ok=True)
+
+
+def test_models_unused_for_longest_are_not_kept(tmp_path: Path) -> None:
+    models, files = KeptModels(tmp_path / "kept"), tmp_path / "files"
+    files.mkdir()
+    hashes = []
+    for number in range(12):
+        (files / "tagger.json").write_text(str(number))
+        hashes.append(hash_files(files))
+        models.keep(files, hashes[-1])
+        assert models.find(hashes[0])
+    assert [sha256 for sha256 in hashes if models.find(sha256)] == [hashes[0], *hashes[3:]]
+
+
 @pytest.mark.parametrize("name", ["tagger.safetensors", "tagger.json"])
 def test_version_whose_files_were_changed_is_refused(
     registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData], tmp_path: Path, name: str
 ) -> None:
     version = register(registry, tuned, contracts, "run-1")
-    (file,) = tmp_path.rglob(name)
-    file.write_bytes(file.read_bytes() + b" ")
+    for file in tmp_path.rglob(name):
+        file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(TamperedModelError, match="promote another version"):
         registry.load_tagger(version)
     with pytest.raises(TamperedModelError):
