@@ -80,6 +80,7 @@ def run_stack(
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",  # 30 is how long a run waits behind another
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # automations.json
+        "MALLOC_ARENA_MAX": "2",  # glibc's malloc keeps what is freed, in eight arenas a core
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait take the processor from the other processes
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",  # for prefect.yaml's command
         "DO_NOT_TRACK": "1",
