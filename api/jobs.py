@@ -136,7 +136,8 @@ def _read_states(services: Services, jobs: Sequence[Job]) -> dict[str, RunState]
 
 def _find_state(job: Job, runs: Mapping[str, RunState]) -> RunState:
     if job.outcome:
-        return RunState(JobStatus.FAILED if job.has_failed else JobStatus.COMPLETED)
+        refused = JobStatus.CANCELLED if job.outcome.get("cancelled") else JobStatus.FAILED
+        return RunState(refused if job.has_failed else JobStatus.COMPLETED)
     run = runs.get(job.claimed_by or job.flow_run_id or "")
     if run and run.status != JobStatus.FAILED:
         return run

@@ -15,6 +15,7 @@ from registry.documents import get_document
 from registry.errors import ConflictError, InvalidInputError, UnavailableError
 from registry.jobs import (
     add_job,
+    cancel_jobs,
     find_job_by_key,
     find_last_feedback,
     find_unlaunched_job,
@@ -33,7 +34,8 @@ _LOST = RunState(JobStatus.FAILED, "Prefect does not know the run any more")
 class Launcher:
     """A thread that starts the deployment for the jobs that wait, when it is woken and every few seconds.
 
-    What a run has left without an answer when it failed or crashed waits again, until it is answered.
+    What a run has left without an answer when it failed or crashed waits again, until it is answered; what a cancelled
+    one has left is answered so.
     """
 
     def __init__(self, engine: Engine, prefect: PrefectRuns) -> None:
@@ -68,6 +70,9 @@ class Launcher:
                 state = states.get(run_id, _LOST)
                 if state.status == JobStatus.FAILED:
                     self._launch_again(session, run_id, state.message or "Prefect gives no reason")
+                elif state.status == JobStatus.CANCELLED:
+                    cancel_jobs(session, run_id)
+                    session.commit()
                 elif state.status in {JobStatus.PENDING, JobStatus.RUNNING} and state.is_old:
                     self._prefect.crash_if_silent(run_id)
             now = time.monotonic()

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from api.location import Location
 from registry.models import Lineage, ModelVersion
 from registry.outcome import Outcome
-from registry.tables import AnnotationStatus, AuditAction, DocumentBase, JobType
+from registry.tables import MAX_NAME, AnnotationStatus, AuditAction, DocumentBase, JobType
 
 Item = TypeVar("Item")
 
@@ -37,7 +37,7 @@ def _check_storable(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_check_storable)]
 EntityType = Annotated[Text, Field(min_length=1, max_length=100)]
-Person = Annotated[Text, Field(max_length=200)]
+Person = Annotated[Text, Field(max_length=MAX_NAME)]
 Note = Annotated[Text, Field(max_length=10_000)]
 
 

@@ -19,7 +19,7 @@ from local.demo import play_demo
 from local.processes import DEFAULT_PORTS, LOOPBACK, Stack, run_stack
 from registry.audit import act_for
 from registry.database import migrate_database, open_session
-from registry.errors import NotFoundError
+from registry.errors import ContractFeedbackError
 from registry.keys import Scope, add_key, has_keys, list_keys, revoke_key
 from registry.settings import get_settings
 
@@ -66,10 +66,7 @@ def list_api_keys() -> None:
 def revoke_api_key(key_id: str) -> None:
     """Make an API key worthless, at once."""
     with _open_database() as session:
-        try:
-            key = revoke_key(session, key_id)
-        except NotFoundError as error:
-            raise typer.BadParameter(str(error)) from error
+        key = revoke_key(session, key_id)
         typer.echo(f"{key.id} ({key.name}) is revoked")
 
 
@@ -119,12 +116,15 @@ def _wait_for_interrupt() -> None:
 
 @contextmanager
 def _open_database() -> Iterator[Session]:
-    """Open the settings' database, migrated, for whoever is at the command line."""
+    """Open the settings' database, migrated, for whoever is at the command line, who is told what is refused."""
     settings = get_settings()
     migrate_database(settings)
     with open_session(settings) as session:
         act_for(session, "command line")
-        yield session
+        try:
+            yield session
+        except ContractFeedbackError as error:
+            raise typer.BadParameter(str(error)) from error
 
 
 def _is_loopback(host: str) -> bool:

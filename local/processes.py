@@ -27,7 +27,7 @@ from registry.database import migrate_database, open_session
 from registry.keys import Scope, add_key, find_key
 from registry.settings import Settings
 
-_START_SECONDS = 120
+_START_SECONDS = 300
 
 Ports = tuple[int, int, int]
 DEFAULT_PORTS = (8000, 4200, 5000)

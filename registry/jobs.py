@@ -3,6 +3,7 @@
 import random
 from collections.abc import Collection, Sequence
 
+from sqlalchemy import ColumnElement
 from sqlmodel import Session, and_, col, func, or_, select, update
 
 from embeddinggemma_feasibility.evaluation import Item
@@ -100,7 +101,7 @@ def release_jobs(session: Session, run_id: str, reason: str) -> dict[str, int]:
     reason = reason.replace("\0", "")  # an error's words may hold what PostgreSQL does not store
     released = session.exec(
         update(Job)
-        .where(col(Job.outcome).is_(None), func.coalesce(Job.claimed_by, Job.flow_run_id) == run_id)
+        .where(*_left_by(run_id))
         .values(claimed_by=None, flow_run_id=None, attempts=Job.attempts + 1, last_failure=reason)
         .returning(Job)
         .execution_options(populate_existing=True)
@@ -115,6 +116,18 @@ def release_jobs(session: Session, run_id: str, reason: str) -> dict[str, int]:
             session.add(job)
     session.flush()
     return attempts
+
+
+def cancel_jobs(session: Session, run_id: str) -> None:
+    """Answer the jobs of a run that a person cancelled: the same feedback again is a new job."""
+    reason = "The run was cancelled in Prefect. The annotations are kept: send the feedback again to have it learned"
+    outcome = Outcome(flow_run_id=run_id, promoted=False, failed=True, cancelled=True, reason=reason)
+    session.exec(update(Job).where(*_left_by(run_id)).values(outcome=outcome.model_dump(mode="json")))
+
+
+def _left_by(run_id: str) -> tuple[ColumnElement[bool], ...]:
+    """Select the jobs without an answer that a run has claimed or, unclaimed, was launched for."""
+    return col(Job.outcome).is_(None), func.coalesce(Job.claimed_by, Job.flow_run_id) == run_id
 
 
 def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[Job]:

@@ -10,8 +10,8 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from sqlmodel import Session, col, func, select
 
-from registry.errors import NotFoundError
-from registry.tables import ApiKey
+from registry.errors import InvalidInputError, NotFoundError
+from registry.tables import MAX_NAME, ApiKey
 
 _hasher = PasswordHasher()
 _USE_IS_NOTED_EVERY = timedelta(minutes=1)
@@ -27,7 +27,12 @@ class Scope(StrEnum):
 
 
 def add_key(session: Session, name: str, scopes: Sequence[Scope]) -> str:
-    """Store a new key and return it, `cf_`, its id, `_` and its secret; it cannot be read back later."""
+    """Store a new key and return it, `cf_`, its id, `_` and its secret; it cannot be read back later.
+
+    Raises InvalidInputError for a name that could not stand where a reviewer's does.
+    """
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise InvalidInputError(f"A key's name has 1 to {MAX_NAME} printable characters")
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     scope_names = [scope.value for scope in scopes]
     session.add(ApiKey(id=key_id, name=name, secret_hash=_hasher.hash(secret), scopes=scope_names))

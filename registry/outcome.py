@@ -11,6 +11,7 @@ class Outcome(BaseModel):
     flow_run_id: str
     promoted: bool
     failed: bool = Field(False, description="No model was made, and none will be unless it is asked for again")
+    cancelled: bool = Field(False, description="It failed because a person cancelled the run in Prefect")
     reason: str = Field(description="A sentence for a person")
     challenger: ModelScores | None = Field(None, description="The version made by this run; None if nothing was taught")
     champion: ModelScores | None = Field(None, description="The version served before; None before the first")

@@ -9,6 +9,8 @@ from sqlalchemy import JSON, Column, DateTime, Index, Integer, String, Text, Typ
 from sqlalchemy.engine import Dialect
 from sqlmodel import Field, SQLModel, UniqueConstraint
 
+MAX_NAME = 200  # characters of a person's
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """A point in time that comes back as UTC: from SQLite without a zone, from PostgreSQL in the server's."""
@@ -70,7 +72,7 @@ class AnnotationBase(SQLModel):
     value: str = Field(min_length=1, sa_type=Text)
     start: int = Field(ge=0)
     end: int = Field(ge=1)
-    reviewer: str | None = Field(default=None, max_length=200)
+    reviewer: str | None = Field(default=None, max_length=MAX_NAME)
     notes: str | None = Field(default=None, sa_type=Text)
     status: AnnotationStatus = Field(default=AnnotationStatus.APPROVED, sa_type=String)
 

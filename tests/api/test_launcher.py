@@ -121,6 +121,9 @@ def test_run_that_was_cancelled_before_it_began_keeps_nobody_waiting(
     launcher.launch_waiting()
     session.refresh(second)
     assert second.flow_run_id
+    session.refresh(job)
+    assert job.outcome
+    assert job.outcome["cancelled"]
 
 
 @pytest.mark.parametrize("ended", [Crashed(message="its worker died"), Failed(message="MLflow is away"), None])

@@ -27,4 +27,6 @@ def test_key_is_made_listed_and_revoked(session: Session, settings: Settings, mo
     assert find_key(session, key) is None
     assert "revoked" in run("list-keys")
     assert "There is no key" in CliRunner().invoke(app, ["revoke-key", "none"]).output
+    for name in ("", "a" * 201, "ana\nbo"):
+        assert "1 to 200 printable characters" in CliRunner().invoke(app, ["add-key", name]).output
     get_settings.cache_clear()
