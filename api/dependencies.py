@@ -64,7 +64,10 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 
 
 async def _take_turn(services: ServicesDep) -> AsyncIterator[None]:
-    """Let no more requests begin than there are connections: they would wait for each other's, and keep the threads."""
+    """Let no more requests begin than there are connections: they would wait for each other's, and keep the threads.
+
+    Like the session, a turn ends when the answer is made (`scope="function"`), not when a slow client has read it.
+    """
     async with services.turns:
         yield
 

@@ -74,7 +74,7 @@ class Launcher:
                     cancel_jobs(session, run_id)
                     session.commit()
                 elif state.status in {JobStatus.PENDING, JobStatus.RUNNING} and state.is_old:
-                    self._prefect.crash_if_silent(run_id)
+                    self._prefect.end_if_silent(run_id)
             now = time.monotonic()
             self._paused_until = {job_id: until for job_id, until in self._paused_until.items() if until > now}
             job = find_unlaunched_job(session, self._paused_until)

@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.events.filters import EventFilter, EventOccurredFilter, EventResourceFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 from api.schemas import JobStatus
 from registry.errors import UnavailableError
@@ -100,16 +100,20 @@ class PrefectRuns:
         return {str(run.id): _describe(run.state) for run in runs if run.state}
 
     @_needs_prefect()
-    def crash_if_silent(self, run_id: str) -> None:
+    def end_if_silent(self, run_id: str) -> None:
         """Crash a run that should be alive, or about to begin, but has sent nothing for five minutes.
 
+        If somebody was cancelling it, it is cancelled.
         Prefect's automations do so within a minute, unless its server has lost the event that arms them.
         """
         of_run = EventResourceFilter(id=[f"prefect.flow-run.{run_id}"])
         recent = EventOccurredFilter(since=datetime.now(UTC) - _PATIENCE)
-        crashed: State[None] = Crashed(message="Nothing was heard of it for five minutes: it died with its worker")
-        if not self._client.read_events(EventFilter(occurred=recent, resource=of_run), limit=1).events:
-            self._client.set_flow_run_state(UUID(run_id), crashed, force=True)
+        if self._client.read_events(EventFilter(occurred=recent, resource=of_run), limit=1).events:
+            return
+        before = self._client.read_flow_run(UUID(run_id)).state
+        end = Cancelled if before and before.is_cancelling() else Crashed
+        ended: State[None] = end(message="Nothing was heard of it for five minutes: it died with its worker")
+        self._client.set_flow_run_state(UUID(run_id), ended, force=True)
 
     @_needs_prefect()
     def read_progress(self, run_id: str) -> float:

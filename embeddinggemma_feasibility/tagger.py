@@ -95,8 +95,8 @@ class Tagger(nn.Module):
         """Return the hash of all that a representation depends on, besides the text."""
         config = self.config
         digest = hashlib.sha256(f"{self.encoder.sha256} {config.model_dump_json()}".encode())
-        for matrix in self._adapter().values():
-            digest.update(matrix.numpy().tobytes())
+        for matrix in self._adapter_parameters():
+            digest.update(matrix.detach().numpy().tobytes())
         return digest.hexdigest()
 
     def add_adapter(self) -> list[nn.Parameter]:
@@ -104,7 +104,11 @@ class Tagger(nn.Module):
         if self.adapted is None:
             torch.manual_seed(self.config.seed)
             self.adapted = _adapt(self.encoder, self.config, self._adapted_layers)
-        return [parameter for parameter in self.adapted.parameters() if parameter.requires_grad]
+        return self._adapter_parameters()
+
+    def _adapter_parameters(self) -> list[nn.Parameter]:
+        parameters = self.adapted.parameters() if self.adapted else ()
+        return [parameter for parameter in parameters if parameter.requires_grad]
 
     @torch.inference_mode()
     def _represent(self, text: str) -> Representation:
@@ -231,10 +235,8 @@ class Tagger(nn.Module):
 
     def _weights(self) -> dict[str, Tensor]:
         own = {name: parameter.detach() for name, parameter in self.named_parameters(recurse=False)}
-        return own | {f"adapter.{name}": matrix for name, matrix in self._adapter().items()}
-
-    def _adapter(self) -> dict[str, Tensor]:
-        return get_peft_model_state_dict(self.adapted) if self.adapted else {}
+        adapter = get_peft_model_state_dict(self.adapted) if self.adapted else {}
+        return own | {f"adapter.{name}": matrix for name, matrix in adapter.items()}
 
     @torch.no_grad()
     def _set_weights(self, state: dict[str, Tensor]) -> None:

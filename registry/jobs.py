@@ -119,10 +119,14 @@ def release_jobs(session: Session, run_id: str, reason: str) -> dict[str, int]:
 
 
 def cancel_jobs(session: Session, run_id: str) -> None:
-    """Answer the jobs of a run that a person cancelled: the same feedback again is a new job."""
-    reason = "The run was cancelled in Prefect. The annotations are kept: send the feedback again to have it learned"
+    """Answer the jobs of a run that a person cancelled: the same feedback again is a new job.
+
+    If the run is retried in Prefect, it claims them again.
+    """
+    reason = "The run was cancelled in Prefect. The annotations are kept: ask again to have them learned"
     outcome = Outcome(flow_run_id=run_id, promoted=False, failed=True, cancelled=True, reason=reason)
-    session.exec(update(Job).where(*_left_by(run_id)).values(outcome=outcome.model_dump(mode="json")))
+    answer = {"outcome": outcome.model_dump(mode="json"), "claimed_by": run_id}
+    session.exec(update(Job).where(*_left_by(run_id)).values(answer))
 
 
 def _left_by(run_id: str) -> tuple[ColumnElement[bool], ...]:

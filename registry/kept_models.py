@@ -1,46 +1,56 @@
 """Copies of models on this machine: the API need not download what a run has just stored, nor the next run."""
 
+import contextlib
 import hashlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 _KEPT = 10  # the champion, challengers, and what somebody may go back to
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 _logger = logging.getLogger(__name__)
 
 
 class KeptModels:
-    """A folder with the files of the models used last, each in a folder named by its hash."""
+    """A folder, its owner's only, with the files of the models used last, each in a folder named by its hash."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def find(self, sha256: str) -> Path | None:
-        """Return the folder of a model's files; one whose files have another hash by now is dropped."""
+    def copy(self, sha256: str, path: Path) -> bool:
+        """Copy a model's files to a new folder; False if they are not kept, or not as they were."""
+        if not _SHA256.fullmatch(sha256):
+            return False
         kept = self._folder / sha256
-        if not kept.exists():
-            return None
-        if hash_files(kept) != sha256:
-            shutil.rmtree(kept, ignore_errors=True)
-            return None
-        os.utime(kept)
-        return kept
+        with contextlib.suppress(OSError):
+            os.utime(kept)
+            shutil.copytree(kept, path)
+            if hash_files(path) == sha256:
+                return True
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        return False
 
-    def keep(self, files: Path, sha256: str) -> None:
-        """Copy a model's files, and drop the longest unused; where that fails, say on a full disk, only warn."""
+    def keep(self, files: Path) -> None:
+        """Keep a copy of a model's files, and drop the longest unused; where that fails (a full disk), only warn."""
+        kept = self._folder / hash_files(files)
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if kept.exists():
+                return
+            for folder in (self._folder.parent, self._folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._folder) as new:
-                copied: Path = shutil.copytree(files, Path(new) / sha256)
+                copied: Path = shutil.copytree(files, Path(new) / "model")
                 os.utime(copied)
-                copied.rename(self._folder / sha256)
+                copied.rename(kept)
             for unused in sorted(self._folder.iterdir(), key=os.path.getmtime)[:-_KEPT]:
                 shutil.rmtree(unused, ignore_errors=True)
         except OSError as error:
-            _logger.warning("A model cannot be kept on this machine, and is downloaded again: %s", error)
+            _logger.warning("A model could not be kept on this machine: %s", error)
 
 
 def hash_files(folder: Path) -> str:

@@ -29,7 +29,7 @@ class Scope(StrEnum):
 def add_key(session: Session, name: str, scopes: Sequence[Scope]) -> str:
     """Store a new key and return it, `cf_`, its id, `_` and its secret; it cannot be read back later.
 
-    Raises InvalidInputError for a name that could not stand where a reviewer's does.
+    Raises InvalidInputError for a name that is empty, too long to stand for a reviewer's, or not printable.
     """
     if not 0 < len(name) <= MAX_NAME or not name.isprintable():
         raise InvalidInputError(f"A key's name has 1 to {MAX_NAME} printable characters")

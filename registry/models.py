@@ -114,10 +114,9 @@ class ModelRegistry:
         self._client.log_dict(run_id, lineage.model_dump(), "lineage.json")
         with tempfile.TemporaryDirectory() as folder:
             fine_tuning.tagger.save(Path(folder))
-            sha256 = hash_files(Path(folder))
             self._client.log_artifacts(run_id, folder, "model")
-            self._client.set_tag(run_id, _SHA256, sha256)
-            self._kept.keep(Path(folder), sha256)
+            self._client.set_tag(run_id, _SHA256, hash_files(Path(folder)))
+            self._kept.keep(Path(folder))
         self._client.set_tag(run_id, "trained", "yes")
         return run_id
 
@@ -184,15 +183,15 @@ class ModelRegistry:
             raise NotFoundError(f"There is no model version {version}") from error
 
     def _load_tagger(self, run_id: str, sha256: str) -> Tagger:
-        if sha256 and (kept := self._kept.find(sha256)):
-            return Tagger.load(kept, self._settings.encoder)
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(self._client.download_artifacts(run_id, "model", folder))
-            if hash_files(path) != sha256:
-                raise TamperedModelError(
-                    f"The model of MLflow run {run_id} is not the one that was registered: promote another version"
-                )
-            self._kept.keep(path, sha256)
+            path = Path(folder) / "model"
+            if not self._kept.copy(sha256, path):
+                self._client.download_artifacts(run_id, "model", folder)
+                if hash_files(path) != sha256:
+                    raise TamperedModelError(
+                        f"The model of MLflow run {run_id} is not the one that was registered: promote another version"
+                    )
+                self._kept.keep(path)
             return Tagger.load(path, self._settings.encoder)
 
     def _describe(self, found: MlflowVersion, champion: str | None) -> ModelVersion:

@@ -24,8 +24,10 @@ class Settings(BaseSettings):
     deployment: str = Field("learn-from-feedback/feedback", description="The Prefect deployment to start")
     work_pool: str = Field("contract-feedback", description="The Prefect work pool of that deployment")
     encoder: str = Field("packaged", description="Base encoder: 'packaged', a local folder, or a name on the hub")
-    cache_folder: str = Field(".local/cache", description="Where what the encoder has read is kept, by API and runs")
-    cache_bytes: int = Field(4_000_000_000, description="Size of that cache at most")
+    cache_folder: str = Field(
+        ".local/cache", description="Where API and runs keep models, and what the encoder has read"
+    )
+    cache_bytes: int = Field(4_000_000_000, description="Size at most of what the encoder has read")
     max_upload_bytes: int = Field(50_000_000, description="Largest file that can be uploaded")
     max_pages: int = Field(2_000, description="Pages of a PDF at most")
     max_characters: int = Field(1_000_000, description="Characters of a document at most")

@@ -15,5 +15,5 @@ def test_cancelled_feedback_says_so_and_is_a_new_job_when_sent_again(start: Star
     cancel_jobs(session, "run")
     session.commit()
     job = client.get(f"/jobs/{job_id}").json()
-    assert (job["status"], "send the feedback again" in job["message"]) == ("cancelled", True)
+    assert (job["status"], "ask again" in job["message"]) == ("cancelled", True)
     assert client.post(address, json=body).json()["job_id"] != job_id

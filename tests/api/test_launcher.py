@@ -8,7 +8,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
 from prefect.events.filters import EventFilter, EventResourceFilter
-from prefect.states import Cancelled, Crashed, Failed, Pending, Running, Scheduled
+from prefect.states import Cancelled, Cancelling, Crashed, Failed, Pending, Running, Scheduled
 from sqlalchemy import Engine
 from sqlmodel import Session
 
@@ -160,6 +160,17 @@ def test_run_that_was_silent_for_long_is_crashed_and_its_job_launched_again(
     launcher.launch_waiting()
     assert server.read_flow_run(run_id).state_name == "Crashed"
     check_released(session, launcher, job)
+
+
+@pytest.mark.usefixtures("little_patience")
+def test_run_that_was_silent_while_being_cancelled_is_cancelled(
+    launcher: Launcher, server: SyncPrefectClient, job: Job
+) -> None:
+    run_id = UUID(job.flow_run_id)
+    server.set_flow_run_state(run_id, Cancelling(), force=True)
+    time.sleep(4)
+    launcher.launch_waiting()
+    assert server.read_flow_run(run_id).state_name == "Cancelled"
 
 
 def test_run_that_lasts_for_long_and_is_heard_of_is_left_alone(

@@ -115,6 +115,15 @@ def test_run_that_refused_its_job_may_be_run_again(session: Session) -> None:
     assert [claimed.id for claimed in jobs.claim_jobs(session, "run-1", job.id)] == [job.id]
 
 
+def test_run_that_was_cancelled_before_it_claimed_its_job_may_be_run_again(session: Session) -> None:
+    job, _ = add_feedback(session, "a")
+    job.flow_run_id = "run"
+    session.flush()
+    jobs.cancel_jobs(session, "run")
+    assert jobs.claim_jobs(session, "other", None) == []
+    assert [claimed.id for claimed in jobs.claim_jobs(session, "run", job.id)] == [job.id]
+
+
 def test_answered_job_run_by_another_run_is_a_rerun_by_hand(session: Session) -> None:
     job, document_id = add_feedback(session, "a")
     job.flow_run_id = "own"

@@ -1,4 +1,5 @@
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -73,9 +74,22 @@ def test_models_unused_for_longest_are_not_kept(tmp_path: Path) -> None:
     for number in range(12):
         (files / "tagger.json").write_text(str(number))
         hashes.append(hash_files(files))
-        models.keep(files, hashes[-1])
-        assert models.find(hashes[0])
-    assert [sha256 for sha256 in hashes if models.find(sha256)] == [hashes[0], *hashes[3:]]
+        models.keep(files)
+        assert models.copy(hashes[0], tmp_path / f"first-{number}")
+    found = [sha256 for sha256 in hashes if models.copy(sha256, tmp_path / sha256)]
+    assert found == [hashes[0], *hashes[3:]]
+
+
+def test_kept_models_are_their_owners_only_and_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
+    models, files = KeptModels(tmp_path / "cache" / "models"), tmp_path / "files"
+    files.mkdir()
+    (files / "tagger.json").write_text("{}")
+    models.keep(files)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("cache", "cache/models")] == [0o700, 0o700]
+    for name in ("", "..", "../../files", str(files)):
+        assert not models.copy(name, tmp_path / "copy")
+    assert (files / "tagger.json").exists()
+    assert models.copy(hash_files(files), tmp_path / "copy")
 
 
 @pytest.mark.parametrize("name", ["tagger.safetensors", "tagger.json"])
