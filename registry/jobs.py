@@ -15,6 +15,8 @@ from registry.tables import Correction, Document, Job, JobDocument, JobType
 MAX_ATTEMPTS = 20
 _SUSPECT_AFTER = 2
 _SUSPECTS_TOGETHER = 256
+_UNANSWERED = col(Job.outcome).is_(None)
+_RUN_ID = func.coalesce(Job.claimed_by, Job.flow_run_id)  # the run that learns from a job or, unclaimed, was launched
 
 
 def add_job(
@@ -31,7 +33,7 @@ def add_job(
 
 def count_waiting_jobs(session: Session) -> int:
     """Return how many jobs have no answer yet."""
-    return session.exec(select(func.count()).select_from(Job).where(col(Job.outcome).is_(None))).one()
+    return session.exec(select(func.count()).select_from(Job).where(_UNANSWERED)).one()
 
 
 def find_job_by_key(session: Session, idempotency_key: str) -> Job | None:
@@ -80,7 +82,7 @@ def find_unlaunched_job(session: Session, without: Collection[str] = ()) -> Job 
     query = select(Job).where(
         col(Job.flow_run_id).is_(None),
         col(Job.claimed_by).is_(None),
-        col(Job.outcome).is_(None),
+        _UNANSWERED,
         col(Job.id).not_in(without),
     )
     return session.exec(query.order_by(col(Job.number)).limit(1)).first()
@@ -88,8 +90,7 @@ def find_unlaunched_job(session: Session, without: Collection[str] = ()) -> Job 
 
 def list_unanswered_runs(session: Session) -> list[str]:
     """Return the runs that the jobs without an answer were claimed by or, until then, launched as."""
-    run_id = func.coalesce(Job.claimed_by, Job.flow_run_id)
-    query = select(run_id).where(col(Job.outcome).is_(None), run_id.is_not(None)).distinct()
+    query = select(_RUN_ID).where(_UNANSWERED, _RUN_ID.is_not(None)).distinct()
     return [str(found) for found in session.exec(query)]
 
 
@@ -131,7 +132,7 @@ def cancel_jobs(session: Session, run_id: str) -> None:
 
 def _left_by(run_id: str) -> tuple[ColumnElement[bool], ...]:
     """Select the jobs without an answer that a run has claimed or, unclaimed, was launched for."""
-    return col(Job.outcome).is_(None), func.coalesce(Job.claimed_by, Job.flow_run_id) == run_id
+    return _UNANSWERED, run_id == _RUN_ID
 
 
 def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[Job]:
@@ -143,13 +144,12 @@ def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[J
     learned in a few runs.
     """
     attempts = session.exec(select(Job.attempts).where(Job.id == job_id)).first() or 0
-    unanswered = col(Job.outcome).is_(None)
-    waits = and_(unanswered, col(Job.claimed_by).is_(None))
+    waits = and_(_UNANSWERED, col(Job.claimed_by).is_(None))
     along = and_(waits, Job.attempts < _SUSPECT_AFTER)
     if attempts >= _SUSPECT_AFTER:
         others = select(Job.id).where(waits, Job.attempts == attempts, Job.id != job_id).order_by(col(Job.number))
         along = col(Job.id).in_(others.limit(max(_SUSPECTS_TOGETHER >> attempts, 1) - 1))
-    own = and_(unanswered, or_(col(Job.claimed_by) == flow_run_id, col(Job.id) == job_id))
+    own = and_(_UNANSWERED, or_(col(Job.claimed_by) == flow_run_id, col(Job.id) == job_id))
     failed_here = and_(col(Job.claimed_by) == flow_run_id, col(Job.outcome)["failed"].as_boolean().is_(True))
     claimed = session.exec(
         update(Job)

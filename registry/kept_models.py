@@ -35,9 +35,9 @@ class KeptModels:
         shutil.rmtree(kept, ignore_errors=True)
         return False
 
-    def keep(self, files: Path) -> None:
+    def keep(self, files: Path, sha256: str) -> None:
         """Keep a copy of a model's files, and drop the longest unused; where that fails (a full disk), only warn."""
-        kept = self._folder / hash_files(files)
+        kept = self._folder / sha256
         try:
             if kept.exists():
                 return

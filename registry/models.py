@@ -115,8 +115,9 @@ class ModelRegistry:
         with tempfile.TemporaryDirectory() as folder:
             fine_tuning.tagger.save(Path(folder))
             self._client.log_artifacts(run_id, folder, "model")
-            self._client.set_tag(run_id, _SHA256, hash_files(Path(folder)))
-            self._kept.keep(Path(folder))
+            sha256 = hash_files(Path(folder))
+            self._client.set_tag(run_id, _SHA256, sha256)
+            self._kept.keep(Path(folder), sha256)
         self._client.set_tag(run_id, "trained", "yes")
         return run_id
 
@@ -191,7 +192,7 @@ class ModelRegistry:
                     raise TamperedModelError(
                         f"The model of MLflow run {run_id} is not the one that was registered: promote another version"
                     )
-                self._kept.keep(path)
+                self._kept.keep(path, sha256)
             return Tagger.load(path, self._settings.encoder)
 
     def _describe(self, found: MlflowVersion, champion: str | None) -> ModelVersion:

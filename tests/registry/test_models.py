@@ -74,7 +74,7 @@ def test_models_unused_for_longest_are_not_kept(tmp_path: Path) -> None:
     for number in range(12):
         (files / "tagger.json").write_text(str(number))
         hashes.append(hash_files(files))
-        models.keep(files)
+        models.keep(files, hashes[-1])
         assert models.copy(hashes[0], tmp_path / f"first-{number}")
     found = [sha256 for sha256 in hashes if models.copy(sha256, tmp_path / sha256)]
     assert found == [hashes[0], *hashes[3:]]
@@ -84,7 +84,7 @@ def test_kept_models_are_their_owners_only_and_no_name_leads_out_of_the_folder(t
     models, files = KeptModels(tmp_path / "cache" / "models"), tmp_path / "files"
     files.mkdir()
     (files / "tagger.json").write_text("{}")
-    models.keep(files)
+    models.keep(files, hash_files(files))
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("cache", "cache/models")] == [0o700, 0o700]
     for name in ("", "..", "../../files", str(files)):
         assert not models.copy(name, tmp_path / "copy")
