@@ -16,7 +16,9 @@ MAX_ATTEMPTS = 20
 _SUSPECT_AFTER = 2
 _SUSPECTS_TOGETHER = 256
 _UNANSWERED = col(Job.outcome).is_(None)
-_RUN_ID = func.coalesce(Job.claimed_by, Job.flow_run_id)  # the run that learns from a job or, unclaimed, was launched
+_learned_by = func.coalesce(
+    Job.claimed_by, Job.flow_run_id
+)  # the run that learns from a job or, unclaimed, was launched
 
 
 def add_job(
@@ -90,7 +92,7 @@ def find_unlaunched_job(session: Session, without: Collection[str] = ()) -> Job 
 
 def list_unanswered_runs(session: Session) -> list[str]:
     """Return the runs that the jobs without an answer were claimed by or, until then, launched as."""
-    query = select(_RUN_ID).where(_UNANSWERED, _RUN_ID.is_not(None)).distinct()
+    query = select(_learned_by).where(_UNANSWERED, _learned_by.is_not(None)).distinct()
     return [str(found) for found in session.exec(query)]
 
 
@@ -132,7 +134,7 @@ def cancel_jobs(session: Session, run_id: str) -> None:
 
 def _left_by(run_id: str) -> tuple[ColumnElement[bool], ...]:
     """Select the jobs without an answer that a run has claimed or, unclaimed, was launched for."""
-    return _UNANSWERED, run_id == _RUN_ID
+    return _UNANSWERED, _learned_by == run_id
 
 
 def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[Job]:
