@@ -14,17 +14,17 @@ from prefect.client.orchestration import get_client
 from sqlalchemy import exc
 from sqlalchemy.orm.exc import StaleDataError
 
-from api import annotations, audit, documents, health, jobs, models
 from api.dependencies import RequestLimit, Services
-from api.launcher import Launcher
-from api.prefect_runs import PrefectRuns
+from api.routes import annotations, audit, documents, health, jobs, models
 from api.schemas import ERROR_HEADERS, errors
-from api.served_model import ServedModel
+from feedback.launcher import Launcher
+from feedback.prefect_runs import PrefectRuns
 from registry.cache import build_cache
 from registry.database import CONNECTIONS, build_engine, migrate
 from registry.document_store import DocumentStore
 from registry.errors import ContractFeedbackError
 from registry.models import ModelRegistry
+from registry.served_model import ServedModel
 from registry.settings import Settings, get_settings
 
 _logger = logging.getLogger(__name__)

@@ -13,15 +13,15 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from api.launcher import Launcher
-from api.prefect_runs import PrefectRuns
-from api.served_model import ServedModel
 from embeddinggemma_feasibility.representations import RepresentationCache
+from feedback.launcher import Launcher
+from feedback.prefect_runs import PrefectRuns
 from registry.audit import act_for
 from registry.document_store import DocumentStore
 from registry.errors import ForbiddenError, TooManyError, UnauthorizedError
 from registry.keys import Scope, find_key
 from registry.models import ModelRegistry
+from registry.served_model import ServedModel
 from registry.settings import Settings
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from api.location import Location
+from intake.location import Location
 from registry.models import Lineage, ModelVersion
 from registry.outcome import Outcome
 from registry.tables import MAX_NAME, AnnotationStatus, AuditAction, DocumentBase, JobType

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from api.reading import read_document
+from demo.alignment import carry_spans
+from demo.client import ReviewedDocument, ReviewerClient
+from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
-from local.alignment import carry_spans
-from local.client import ReviewedDocument, ReviewerClient
-from local.contract_generator import generate_contract
+from intake.reading import read_document
 from registry.settings import Settings
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -18,12 +18,12 @@ from transformers import pipeline
 from benchmarks.corpus import SHARED_DATA, join_generated, read_corpus
 from benchmarks.peers import build_classifier
 from benchmarks.results_file import write_results
+from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.packaged_encoder import read_packaged_encoder
 from embeddinggemma_feasibility.span_crf import OUTSIDE, TAGS
 from embeddinggemma_feasibility.tagger import BATCH_WINDOWS, Tagger
 from embeddinggemma_feasibility.training_config import TrainingConfig
-from local.contract_generator import generate_contract
 
 Extract = Callable[[list[str]], object]
 

@@ -19,8 +19,8 @@ from pydantic import SecretStr
 
 from benchmarks.corpus import upload_generated
 from benchmarks.results_file import print_seconds, summarise, write_results
-from local.client import ReviewedDocument, ReviewerClient
-from local.processes import ANY_PORTS, Stack, run_stack
+from cli.installation import ANY_PORTS, Stack, run_stack
+from demo.client import ReviewedDocument, ReviewerClient
 from registry.annotations import replace_annotations
 from registry.database import open_session
 from registry.documents import get_document

@@ -25,8 +25,8 @@ import httpx
 from benchmarks.corpus import upload_generated
 from benchmarks.results_file import print_seconds, summarise, write_results
 from benchmarks.soak import measure_memory, soak
-from local.client import ReviewedDocument, ReviewerClient
-from local.processes import ANY_PORTS, Stack, run_stack
+from cli.installation import ANY_PORTS, Stack, run_stack
+from demo.client import ReviewedDocument, ReviewerClient
 
 CHARACTERS = 17_000
 EXTRACTIONS_A_FEEDBACK = 9

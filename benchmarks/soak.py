@@ -10,8 +10,8 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.corpus import upload_generated
-from local.client import ReviewedDocument, ReviewerClient
-from local.processes import Stack
+from cli.installation import Stack
+from demo.client import ReviewedDocument, ReviewerClient
 
 ROUND_SECONDS = 10
 _EXTRACTIONS = 9

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from benchmarks.corpus import SHARED_DATA, Contract, read_contracts
 from benchmarks.peers import CrfPeer, Peer, SpacyPeer, TrainerPeer
 from benchmarks.results_file import write_results
+from cli.installation import ANY_PORTS, run_stack
+from demo.client import ReviewedDocument, ReviewerClient
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
 from embeddinggemma_feasibility.evaluation import Evaluation, evaluate
-from local.client import ReviewedDocument, ReviewerClient
-from local.processes import ANY_PORTS, run_stack
 
 OURS = "contract-feedback"
 Row = dict[str, Any]

@@ -18,8 +18,8 @@ from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.evaluation import ENOUGH_HELD_OUT, Item, ModelScores, Predictions
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.training_config import TrainingConfig
+from flows.artifacts import publish_report
 from flows.progress import Progress
-from flows.report import publish_report
 from registry import jobs
 from registry.annotations import get_latest_annotations
 from registry.cache import build_cache

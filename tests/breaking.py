@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from local.processes import Stack, answers
+from cli.installation import Stack, answers
 
 
 def wait_until(happened: Callable[[], bool], timeout_seconds: float = 120) -> None:

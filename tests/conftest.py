@@ -11,11 +11,11 @@ from sqlmodel import Session
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from cli.installation import ANY_PORTS, Stack, run_stack
+from demo.client import ReviewerClient
+from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.encoders import Encoder, load_encoder
-from local.client import ReviewerClient
-from local.contract_generator import generate_contract
-from local.processes import ANY_PORTS, Stack, run_stack
 from registry.database import build_engine, migrate
 from registry.settings import Settings
 from tests.postgresql import PostgreSQL, create_database, find_programs, run_postgresql

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from local.client import ReviewedDocument, ReviewerClient
-from local.contract_generator import generate_contract
-from local.processes import ANY_PORTS, run_stack
+from cli.installation import ANY_PORTS, run_stack
+from demo.client import ReviewedDocument, ReviewerClient
+from demo.contract_generator import generate_contract
 from tests.postgresql import PostgreSQL, create_database
 
 

@@ -19,11 +19,12 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
-from prefect.events.schemas.automations import AutomationCore
 
-from local.client import ReviewedDocument, ReviewerClient
-from local.contract_generator import generate_contract
-from local.processes import ANY_PORTS, LOOPBACK, Stack, answers, free_port, run_stack
+from cli.installation import ANY_PORTS, LOOPBACK, Stack, answers, free_port, run_stack
+from demo.client import ReviewedDocument, ReviewerClient
+from demo.contract_generator import generate_contract
+from feedback.automations import build_automations
+from feedback.time_limits import TimeLimits
 from registry.models import ModelRegistry
 from registry.settings import Settings
 from tests.breaking import kill, start_again, wait_until
@@ -113,13 +114,11 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 @pytest.fixture
 def silent_runs_crash_soon(broken: Installation) -> Iterator[None]:
     """Crash a silent run after 10 s, shorter than some living ones are silent."""
-    automations = json.loads((Path(__file__).parent.parent / "automations.json").read_text())
     with SyncPrefectClient(f"{broken.stack.prefect_url}/api") as prefect:
         made = []
-        for automation in automations:
-            automation["name"] += " soon"
-            automation["trigger"]["within"] = 10
-            made.append(prefect.create_automation(AutomationCore.model_validate(automation)))
+        for automation in build_automations(TimeLimits(silence_seconds=10, start_seconds=10)):
+            automation.name += " soon"
+            made.append(prefect.create_automation(automation))
         yield
         for automation_id in made:
             prefect.delete_automation(automation_id)

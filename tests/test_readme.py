@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from local.command_line import app
+from cli.command_line import app
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
@@ -34,7 +34,7 @@ def test_benchmark_of_the_readme_exists(module: str) -> None:
 def test_service_without_a_key_refuses_to_listen_beyond_loopback(tmp_path: Path) -> None:
     environment = {"CONTRACT_FEEDBACK_DATABASE_URL": f"sqlite:///{tmp_path}/test.db"}
     refused = subprocess.run(
-        [sys.executable, "-m", "local.command_line", "api", "--host", "0.0.0.0"],  # noqa: S104
+        [sys.executable, "-m", "cli.command_line", "api", "--host", "0.0.0.0"],  # noqa: S104
         env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert refused.returncode != 0

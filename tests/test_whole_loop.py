@@ -11,11 +11,11 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.states import Scheduled
 
+from cli.installation import Stack
+from demo.client import ReviewedDocument, ReviewerClient
+from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import Span
 from embeddinggemma_feasibility.evaluation import normalise_value
-from local.client import ReviewedDocument, ReviewerClient
-from local.contract_generator import generate_contract
-from local.processes import Stack
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from typing import Any
 import httpx
 import pytest
 
-from local.contract_generator import generate_contract
-from local.processes import Stack
+from cli.installation import Stack
+from demo.contract_generator import generate_contract
 from registry.database import open_session
 from registry.keys import Scope, add_key
 from registry.settings import Settings

@@ -20,10 +20,10 @@ from sqlalchemy import Engine
 from sqlmodel import Session, col, delete, update
 
 from api.app import create_app
+from cli.installation import Stack
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
-from local.processes import Stack
 from registry.database import build_engine, migrate
 from registry.document_store import DocumentStore
 from registry.keys import Scope, add_key

@@ -7,11 +7,11 @@ from mlflow import MlflowClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from sqlmodel import Session
 
+from cli.installation import Stack
+from demo.contract_generator import generate_contract
 from flows import feedback
 from flows.feedback import LearningRequest, learn_from_feedback
 from flows.progress import Progress
-from local.contract_generator import generate_contract
-from local.processes import Stack
 from registry.annotations import replace_annotations
 from registry.jobs import add_job, get_job
 from registry.settings import Settings, get_settings

@@ -15,8 +15,8 @@ import torch
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Cancelling
 
+from cli.installation import ANY_PORTS, Stack, run_stack
 from flows.warm.client import SOCKET_VARIABLE
-from local.processes import ANY_PORTS, Stack, run_stack
 from tests.breaking import kill, start_again, wait_until
 
 

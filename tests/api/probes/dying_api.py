@@ -7,7 +7,7 @@ import sys
 import uvicorn
 
 from api.app import create_app
-from api.launcher import Launcher
+from feedback.launcher import Launcher
 
 
 def die(_: Launcher) -> None:

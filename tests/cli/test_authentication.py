@@ -4,9 +4,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.client import ReviewerClient
-from local.contract_generator import generate_contract
-from local.processes import ANY_PORTS, Stack, run_stack
+from cli.installation import ANY_PORTS, Stack, run_stack
+from demo.client import ReviewerClient
+from demo.contract_generator import generate_contract
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from api import pdf_reader
+from intake import pdf_reader
 from registry.errors import InvalidInputError, UnsupportedFileError
 from registry.settings import Settings
 

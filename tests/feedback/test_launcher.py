@@ -12,10 +12,10 @@ from prefect.states import Cancelled, Cancelling, Crashed, Failed, Pending, Runn
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from api.launcher import Launcher, trigger_model_feedback
-from api.prefect_runs import PrefectRuns
 from api.schemas import JobStatus
-from local.processes import Stack
+from cli.installation import Stack
+from feedback.launcher import Launcher, trigger_model_feedback
+from feedback.prefect_runs import PrefectRuns
 from registry.annotations import list_annotations
 from registry.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from registry.jobs import add_job, claim_jobs, find_unlaunched_job, finish_jobs, list_job_documents
@@ -144,7 +144,7 @@ def test_job_whose_run_ended_without_an_answer_is_launched_again(
 
 @pytest.fixture
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.prefect_runs._PATIENCE", timedelta(seconds=3))
+    monkeypatch.setattr("feedback.prefect_runs._PATIENCE", timedelta(seconds=3))
 
 
 @pytest.mark.usefixtures("little_patience")

@@ -1,6 +1,5 @@
 """Everything a single machine needs, as processes of this one: Prefect, MLflow, a worker, the API."""
 
-import json
 import math
 import os
 import signal
@@ -16,13 +15,14 @@ from tempfile import TemporaryDirectory
 import certifi
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.events.schemas.automations import AutomationCore
 from pydantic import SecretStr
 
+from cli.authentication import keep_secret, require_password
+from cli.supervision import Supervisor
 from embeddinggemma_feasibility.encoders import PACKAGED
+from feedback.automations import build_automations
+from feedback.time_limits import TimeLimits
 from flows.warm.client import SOCKET_VARIABLE
-from local.authentication import keep_secret, require_password
-from local.supervision import Supervisor
 from registry.database import migrate_database, open_session
 from registry.keys import Scope, add_key, find_key
 from registry.settings import Settings
@@ -113,7 +113,7 @@ def run_stack(
         _deploy(environment)
         _automate(environment)
         processes.start("worker", "flows.warm.worker")
-        processes.start("api", "local.command_line", "api", "--host", host, "--port", api_port)
+        processes.start("api", "cli.command_line", "api", "--host", host, "--port", api_port)
         processes.wait("mlflow", answers(f"{mlflow_url}/health"), _START_SECONDS)
         processes.wait("api", answers(f"{api_url}/health"), _START_SECONDS)
         # Without end: it may have to download its encoder first.
@@ -138,12 +138,11 @@ def _deploy(environment: dict[str, str]) -> None:
 
 
 def _automate(environment: dict[str, str]) -> None:
-    """Send the automations of `automations.json` to the Prefect server, in place of those that have their names."""
+    """Send the automations to the Prefect server, in place of those that have their names."""
     with SyncPrefectClient(
         environment["PREFECT_API_URL"], auth_string=environment.get("PREFECT_API_AUTH_STRING")
     ) as prefect:
-        for description in json.loads((Path(__file__).parent.parent / "automations.json").read_text()):
-            automation = AutomationCore.model_validate(description)
+        for automation in build_automations(TimeLimits()):
             for earlier in prefect.read_automations_by_name(automation.name):
                 prefect.delete_automation(earlier.id)
             prefect.create_automation(automation)

@@ -15,8 +15,8 @@ import uvicorn
 from sqlmodel import Session
 
 from api.app import create_app
-from local.demo import play_demo
-from local.processes import DEFAULT_PORTS, LOOPBACK, Stack, run_stack
+from cli.installation import DEFAULT_PORTS, LOOPBACK, Stack, run_stack
+from demo.play import play_demo
 from registry.audit import act_for
 from registry.database import migrate_database, open_session
 from registry.errors import ContractFeedbackError

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from cli.installation import Stack
+from demo.client import ReviewedDocument, ReviewerClient
+from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.evaluation import Evaluation, evaluate, find_corrections
-from local.client import ReviewedDocument, ReviewerClient
-from local.contract_generator import generate_contract
-from local.processes import Stack
 
 _TAUGHT, _UNSEEN = range(10, 19), range(1000, 1012)  # contract 18 is held out
 _console = Console(highlight=False)

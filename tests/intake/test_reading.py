@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from api.reading import read_document
-from local.contract_generator import generate_contract
+from demo.contract_generator import generate_contract
+from intake.reading import read_document
 from registry.errors import ContractFeedbackError, InvalidInputError
 from registry.settings import Settings
 

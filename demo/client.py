@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
+from demo.alignment import carry_spans
 from embeddinggemma_feasibility.annotation_data import Entity, Span
-from local.alignment import carry_spans
 
 _FINISHED = {"completed", "failed", "cancelled"}
 

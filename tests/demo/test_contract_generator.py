@@ -1,9 +1,9 @@
 import pytest
 
-from api.reading import read_document
-from local.alignment import carry_spans
-from local.contract_generator import generate_contract
-from local.wording import WORDINGS
+from demo.alignment import carry_spans
+from demo.contract_generator import generate_contract
+from demo.wording import WORDINGS
+from intake.reading import read_document
 from registry.settings import Settings
 
 

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Body, Header, status
 from sqlmodel import Session
 
 from api.dependencies import AnnotatorDep, ReaderDep, Services, ServicesDep, SessionDep
-from api.label_studio import LabelStudioTask, read_label_studio
-from api.location import find_offsets
 from api.schemas import AnnotationCreate, AnnotationPublic, Text, errors
+from intake.label_studio import LabelStudioTask, read_label_studio
+from intake.location import find_offsets
 from registry import annotations as queries
 from registry.documents import get_document
 from registry.errors import InvalidInputError, StaleRevisionError

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from api.prefect_runs import PrefectRuns, RunState
 from api.schemas import JobStatus
+from feedback.prefect_runs import PrefectRuns, RunState
 from registry.annotations import hash_annotations, list_annotations, replace_annotations
 from registry.documents import get_document
 from registry.errors import ConflictError, InvalidInputError, UnavailableError

@@ -2,7 +2,7 @@ import pytest
 from sqlmodel import Session
 from typer.testing import CliRunner
 
-from local.command_line import app
+from cli.command_line import app
 from registry.keys import find_key
 from registry.settings import Settings, get_settings
 

@@ -14,8 +14,8 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table
 
+from demo.wording import WORDINGS, Wording
 from embeddinggemma_feasibility.annotation_data import Span
-from local.wording import WORDINGS, Wording
 
 _MARKED = re.compile(r"\[(\w+)\|([^\]]+)\]")
 _SYLLABLES = (

@@ -6,10 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Header, status
 from sqlmodel import Session
 
-from api.annotations import check_number, resolve_annotation
 from api.dependencies import LimitDep, OffsetDep, ReaderDep, Services, ServicesDep, SessionDep, TrainerDep
-from api.launcher import trigger_model_feedback
-from api.prefect_runs import RunState
+from api.routes.annotations import check_number, resolve_annotation
 from api.schemas import (
     FeedbackRequest,
     JobDetail,
@@ -21,6 +19,8 @@ from api.schemas import (
     TrainingRunRequest,
     errors,
 )
+from feedback.launcher import trigger_model_feedback
+from feedback.prefect_runs import RunState
 from registry import jobs as queries
 from registry.annotations import list_annotated_documents
 from registry.documents import get_document

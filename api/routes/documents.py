@@ -8,10 +8,10 @@ from fastapi.responses import PlainTextResponse
 from sqlalchemy.exc import IntegrityError
 
 from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, Services, ServicesDep, SessionDep
-from api.location import locate
-from api.reading import read_document
 from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page, Text, errors
 from embeddinggemma_feasibility.annotation_data import Entity
+from intake.location import locate
+from intake.reading import read_document
 from registry.audit import forget_contents
 from registry.documents import find_document_by_content, get_document, is_held_out, list_documents
 from registry.errors import TooLargeError

@@ -1,9 +1,9 @@
 import numpy as np
 
-from api.location import Location, find_offsets, locate
-from api.reading import read_document
-from local.alignment import carry_spans
-from local.contract_generator import generate_contract
+from demo.alignment import carry_spans
+from demo.contract_generator import generate_contract
+from intake.location import Location, find_offsets, locate
+from intake.reading import read_document
 from registry.settings import Settings
 
 
