@@ -1,4 +1,4 @@
-"""What routes ask for: a session, the parts of the service, a caller with a scope."""
+"""What routes depend on: a database session, the parts of the service, a caller with a scope."""
 
 from asyncio import Semaphore
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +16,8 @@ from sqlmodel import Session
 from embeddinggemma_feasibility.representations import RepresentationCache
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
-from registry.audit import act_for
+from registry.audit import set_principal
+from registry.database import translate_database_errors
 from registry.document_store import DocumentStore
 from registry.errors import ForbiddenError, TooManyError, UnauthorizedError
 from registry.keys import Scope, find_key
@@ -26,21 +27,21 @@ from registry.settings import Settings
 
 
 class RequestLimit:
-    """Counts each key's requests of the last minute, in this process."""
+    """Counts the requests of each key in the last minute, in this process."""
 
     def __init__(self, settings: Settings) -> None:
-        self._most = RateLimitItemPerMinute(settings.requests_per_minute)
+        self._limit = RateLimitItemPerMinute(settings.requests_per_minute)
         self._counter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def count(self, key_id: str) -> None:
-        """Count a request; raises TooManyError if it is one too many."""
-        if not self._counter.hit(self._most, key_id):
-            raise TooManyError(f"More than {self._most.amount} requests a minute with this key: wait a minute")
+        """Count a request; raises TooManyError above the limit."""
+        if not self._counter.hit(self._limit, key_id):
+            raise TooManyError(f"More than {self._limit.amount} requests a minute with this key: wait a minute")
 
 
 @dataclass(frozen=True)
 class Services:
-    """What lives as long as the service."""
+    """What exists as long as the service runs."""
 
     settings: Settings
     engine: Engine
@@ -50,12 +51,12 @@ class Services:
     served: ServedModel
     prefect: PrefectRuns
     launcher: Launcher
-    requests: RequestLimit
-    turns: Semaphore
+    request_limit: RequestLimit
+    request_slots: Semaphore
 
 
 async def get_services(request: Request) -> Services:
-    """Return what the lifespan has built."""
+    """Return the parts of the service, built by its lifespan."""
     services: Services = request.app.state.services
     return services
 
@@ -63,24 +64,26 @@ async def get_services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
-async def _take_turn(services: ServicesDep) -> AsyncIterator[None]:
-    """Let no more requests begin than there are connections: they would wait for each other's, and keep the threads.
+async def _take_slot(services: ServicesDep) -> AsyncIterator[None]:
+    """Process no more requests at once than there are connections.
 
-    Like the session, a turn ends when the answer is made (`scope="function"`), not when a slow client has read it.
+    Otherwise, requests that hold a connection and wait for a thread would block requests that hold a thread and wait
+    for a connection. Like the session, a slot is free as soon as the response is made (`scope="function"`), however
+    slowly the client reads it.
     """
-    async with services.turns:
+    async with services.request_slots:
         yield
 
 
 def _open_session(
-    services: ServicesDep, _: Annotated[None, Depends(_take_turn, scope="function")]
+    services: ServicesDep, _: Annotated[None, Depends(_take_slot, scope="function")]
 ) -> Iterator[Session]:
-    with Session(services.engine) as session:
+    with translate_database_errors(), Session(services.engine) as session:
         yield session
 
 
 SessionDep = Annotated[Session, Depends(_open_session, scope="function")]
-_bearer = HTTPBearer(auto_error=False, description="An API key, as `contract-feedback add-key` makes them")
+_bearer = HTTPBearer(auto_error=False, description="An API key, made by `contract-feedback add-key`")
 
 
 def _require(scope: Scope) -> Callable[..., str]:
@@ -92,12 +95,12 @@ def _require(scope: Scope) -> Callable[..., str]:
         key = find_key(session, credentials.credentials) if credentials else None
         if key is None:
             raise UnauthorizedError("Send a valid API key: Authorization: Bearer cf_…")
-        services.requests.count(key.id)
+        services.request_limit.count(key.id)
         if scope not in key.scopes and Scope.ADMIN not in key.scopes:
             raise ForbiddenError(f"The key {key.name!r} lacks the scope {scope.value!r}")
         caller = key.name
-        session.commit()  # the key's last use: nobody is to wait for it until the request ends
-        act_for(session, caller)
+        session.commit()  # records the key's last use and releases its lock before the request is processed
+        set_principal(session, caller)
         return caller
 
     return check_scope

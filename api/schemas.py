@@ -1,48 +1,22 @@
-"""What clients send and get."""
+"""The bodies of requests and responses."""
 
 from datetime import datetime
-from enum import StrEnum
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from feedback.job_state import JobStatus
 from intake.location import Location
 from registry.models import Lineage, ModelVersion
 from registry.outcome import Outcome
-from registry.tables import MAX_NAME, AnnotationStatus, AuditAction, DocumentBase, JobType
+from registry.tables import AnnotationStatus, AuditAction, DocumentBase, JobType
+from registry.text_types import EntityType, Note, PersonName, Text
 
 Item = TypeVar("Item")
 
-_ERRORS = {
-    400: "The body cannot be read: send JSON, or a form with a file, in UTF-8",
-    401: "No valid API key",
-    403: "The key lacks the scope",
-    404: "What the path or body names does not exist",
-    409: "It contradicts what is stored",
-    412: "It was changed since it was read: read it again",
-    413: "The file is too large",
-    415: "The file is neither a PDF nor plain text",
-    422: "It can be read, but makes no sense: the detail says what to do",
-    429: "Too many requests, or too many jobs wait: try again later",
-    503: "Prefect, MLflow, the database or the document store does not do its work: try again later",
-}
-ERROR_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}}
-
-
-def _check_storable(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("Leave out the NUL character, which PostgreSQL does not store")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_check_storable)]
-EntityType = Annotated[Text, Field(min_length=1, max_length=100)]
-Person = Annotated[Text, Field(max_length=MAX_NAME)]
-Note = Annotated[Text, Field(max_length=10_000)]
-
 
 class Page(BaseModel, Generic[Item]):
-    """A page of a list: `total` counts all there are."""
+    """One page of a list; `total` is the length of the whole list."""
 
     items: list[Item]
     total: int
@@ -50,66 +24,47 @@ class Page(BaseModel, Generic[Item]):
     limit: int
 
 
-class ErrorResponse(BaseModel):
-    """What is wrong with the request, and what to do."""
-
-    detail: str
-
-
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI says of these statuses, for a route's `responses`."""
-    return {
-        status: {
-            "model": ErrorResponse,
-            "description": _ERRORS[status],
-            "headers": {
-                name: {"required": True, "schema": {"type": "string", "examples": [value]}}
-                for name, value in ERROR_HEADERS.get(status, {}).items()
-            },
-        }
-        for status in statuses
-    }
-
-
 class DocumentPublic(DocumentBase):
     """A document."""
 
 
 class EntityPublic(BaseModel):
-    """An extracted entity; `start` and `end` are offsets in characters into the document's text, `end` exclusive."""
+    """An extracted entity; `start` and `end` are character offsets into the document's text, `end` exclusive."""
 
     type: str
     value: str
     start: int
     end: int
-    confidence: float = Field(description="Probability, in the model's view, that exactly this stands there")
-    location: list[Location] = Field(description="One for each page it stands on; empty for plain text")
+    confidence: float = Field(description="The model's probability that exactly this span is an entity of this type")
+    location: list[Location] = Field(description="One for each page that the entity covers; empty for plain text")
 
 
 class EntitiesResponse(BaseModel):
-    """What one version of the model finds in a document."""
+    """The entities that one version of the model finds in a document."""
 
     document_id: str
-    model_version: str | None = Field(description="The version that says so; null before the first feedback")
+    model_version: str | None = Field(description="The version that found them; null before the first feedback")
     entities: list[EntityPublic]
 
 
 class AnnotationCreate(BaseModel):
-    """An entity a reviewer marks, by its offsets or by its location on the page; the value must stand there."""
+    """An entity to mark, by offsets or by its location on the page; `value` must be the text there."""
 
     model_config = ConfigDict(extra="forbid")
 
     type: EntityType = Field(examples=["governing_law"])
     value: str = Field(min_length=1, examples=["the laws of Portugal"])
-    start: int | None = Field(None, ge=0, description="Offset in characters into the document's text")
-    end: int | None = Field(None, ge=1, description="Offset behind the last character")
+    start: int | None = Field(None, ge=0, description="Character offset into the document's text")
+    end: int | None = Field(None, ge=1, description="Offset after the last character")
     location: list[Location] | None = Field(None, description="Instead of start and end")
-    reviewer: Person | None = None
+    reviewer: PersonName | None = None
     notes: Note | None = None
-    status: AnnotationStatus = Field(AnnotationStatus.APPROVED, description="Only approved annotations teach")
+    status: AnnotationStatus = Field(
+        AnnotationStatus.APPROVED, description="Models learn from approved annotations only"
+    )
 
     @model_validator(mode="after")
-    def _has_place(self) -> "AnnotationCreate":
+    def _check_position(self) -> "AnnotationCreate":
         if not self.location and (self.start is None or self.end is None):
             raise ValueError("Give start and end, or a location")
         return self
@@ -131,7 +86,9 @@ class AnnotationPublic(BaseModel):
     status: AnnotationStatus
     created_at: datetime
     updated_at: datetime
-    revision: int = Field(description="For `If-Match`: a change is refused if this one is no longer the newest")
+    revision: int = Field(
+        description="Send it as `If-Match` so that a change is refused if the annotation has a newer revision"
+    )
 
 
 class AuditEntryPublic(BaseModel):
@@ -145,7 +102,7 @@ class AuditEntryPublic(BaseModel):
     entity: str
     entity_id: str
     document_id: str | None
-    before: dict[str, Any] | None = Field(description="What was overwritten or deleted")
+    before: dict[str, Any] | None = Field(description="The values that were overwritten or deleted")
 
 
 class FeedbackRequest(BaseModel):
@@ -154,9 +111,9 @@ class FeedbackRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     annotations: list[AnnotationCreate] | None = Field(
-        None, description="All that is to be marked in the document, replacing its annotations; null keeps those"
+        None, description="All annotations of the document, replacing the stored ones; null keeps those"
     )
-    reviewer: Person | None = Field(None, description="For annotations that name no reviewer of their own")
+    reviewer: PersonName | None = Field(None, description="Reviewer of the annotations that name none")
     note: Note | None = None
 
 
@@ -165,30 +122,20 @@ class TrainingRunRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    document_ids: list[Text] | None = Field(None, description="Null: all documents with approved annotations")
-    triggered_by: Person | None = Field(None, description="Default: the name of the API key")
-
-
-class JobStatus(StrEnum):
-    """The state of a job, as Prefect knows it."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+    document_ids: list[Text] | None = Field(None, description="Default: all documents with approved annotations")
+    triggered_by: PersonName | None = Field(None, description="Default: the name of the API key")
 
 
 class JobLinks(BaseModel):
-    """Where more is to be seen."""
+    """Addresses of the job and its runs."""
 
     job: str
-    prefect_run: str | None = Field(description="The run in the Prefect UI, once it is launched")
-    mlflow_run: str | None = Field(description="The run in the MLflow UI, once there is one")
+    prefect_run: str | None = Field(description="The flow run in the Prefect UI; null until it is launched")
+    mlflow_run: str | None = Field(description="The run in the MLflow UI; null until the model is trained")
 
 
 class JobResponse(BaseModel):
-    """A job: work asked for by a feedback or a training run."""
+    """A request to learn, from feedback or for a training run, and its status."""
 
     job_id: str
     job_type: JobType
@@ -201,15 +148,17 @@ class JobResponse(BaseModel):
 
 
 class JobDetail(JobResponse):
-    """A job with what Prefect knows of it and, at its end, its outcome."""
+    """A job with its progress and, at its end, its outcome."""
 
-    progress: float = Field(description="Percent done")
-    message: str | None = Field(description="What Prefect says about the state: for a failure, its reason")
-    outcome: Outcome | None = Field(description="The version made, its scores beside the champion's, the decision")
+    progress: float = Field(description="In percent")
+    message: str | None = Field(description="Explains the status; at the end, the reason of the outcome")
+    outcome: Outcome | None = Field(
+        description="The decision, the new version and its scores beside the champion's; null until the end"
+    )
 
 
 class ModelDetail(ModelVersion):
-    """A version with what it was taught."""
+    """A version with the annotations it was trained on."""
 
     lineage: Lineage
 
@@ -228,7 +177,7 @@ class ComponentStatus(BaseModel):
 
 
 class SystemStatus(BaseModel):
-    """All parts the service needs."""
+    """All parts of the installation."""
 
     ok: bool
     database: ComponentStatus

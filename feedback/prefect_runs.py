@@ -1,12 +1,9 @@
-"""What the service asks of Prefect: start the deployment, read its runs."""
+"""Everything the service asks of Prefect: start the deployment, read its runs, crash a run that has died."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -21,11 +18,13 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Crashed
 
-from api.schemas import JobStatus
-from registry.errors import UnavailableError
+from feedback.job_state import JobStatus, RunState
+from feedback.time_limits import TimeLimits
+from registry.errors import UnavailableError, translate_http_errors
 from registry.settings import Settings
 from registry.tables import Job
 
+PROGRESS_KEY = "progress"
 _STATUS = {
     StateType.SCHEDULED: JobStatus.PENDING,
     StateType.PENDING: JobStatus.PENDING,
@@ -37,42 +36,31 @@ _STATUS = {
     StateType.CRASHED: JobStatus.FAILED,
     StateType.CANCELLED: JobStatus.CANCELLED,
 }
-_PAGE = 200  # Prefect returns no more at once
-_PATIENCE = timedelta(minutes=5)
+_PAGE = 200  # flow runs that Prefect returns at most
+_needs_prefect = translate_http_errors("Prefect")
 
 
-@dataclass(frozen=True)
-class RunState:
-    """A flow run's state in the API's words, with Prefect's message, and since when it is in it."""
-
-    status: JobStatus
-    message: str | None = None
-    since: datetime | None = None
-
-    @property
-    def is_old(self) -> bool:
-        """Tell whether it has been so for longer than a run that sends nothing is left alone."""
-        return self.since is not None and self.since < datetime.now(UTC) - _PATIENCE
-
-
-@contextmanager
-def _needs_prefect() -> Iterator[None]:
-    """Raise UnavailableError where Prefect does not answer."""
-    try:
-        yield
-    except httpx.HTTPError as error:
-        raise UnavailableError("Prefect does not answer") from error
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class PrefectRuns:
-    """Prefect through its own client; every method raises UnavailableError where Prefect does not answer."""
+    """The flow runs in Prefect; each method raises UnavailableError if Prefect does not answer."""
 
-    def __init__(self, client: SyncPrefectClient, settings: Settings) -> None:
-        self._client, self._settings = client, settings
+    def __init__(
+        self,
+        client: SyncPrefectClient,
+        settings: Settings,
+        limits: TimeLimits,
+        clock: Callable[[], datetime] = _now,
+    ) -> None:
+        self._client, self._settings, self._clock = client, settings, clock
+        self._missed_event_time = timedelta(seconds=limits.missed_event_seconds)
+        self._limits = limits
 
-    @_needs_prefect()
+    @_needs_prefect
     def start(self, job: Job, document_ids: Sequence[str]) -> str:
-        """Start the deployment for a job and return the run's id; for the same attempt always the same run."""
+        """Start the deployment for a job and return the run's id; until a run of the job fails, always the same id."""
         documents = f"{len(document_ids)} document{'s' * (len(document_ids) != 1)}"
         name = f"{job.type.replace('_', ' ')} on {documents} by {job.triggered_by}"
         request = {"job_id": job.id, "document_ids": list(document_ids), "triggered_by": job.triggered_by}
@@ -82,44 +70,49 @@ class PrefectRuns:
                 deployment.id,
                 name=name,
                 parameters={"request": request},
-                idempotency_key=f"{job.id} {job.attempts}",
+                idempotency_key=f"{job.id} {job.failures}",
                 tags=[job.type],
             )
         except ObjectNotFound as error:
-            raise UnavailableError(f"Prefect has no deployment {self._settings.deployment}: deploy it") from error
+            raise UnavailableError(
+                f"Prefect has no deployment {self._settings.deployment}: run `contract-feedback deploy`"
+            ) from error
         return str(run.id)
 
-    @_needs_prefect()
+    @_needs_prefect
     def read_states(self, run_ids: Iterable[str]) -> dict[str, RunState]:
-        """Return the states of those runs that Prefect still knows."""
+        """Return the states of the runs that Prefect knows, by their ids."""
         ids = [UUID(run_id) for run_id in run_ids]
         runs = []
         for first in range(0, len(ids), _PAGE):
             some = FlowRunFilter(id=FlowRunFilterId(any_=ids[first : first + _PAGE]))
             runs += self._client.read_flow_runs(flow_run_filter=some, limit=_PAGE)
-        return {str(run.id): _describe(run.state) for run in runs if run.state}
+        return {str(run.id): self._describe(run.state) for run in runs if run.state}
 
-    @_needs_prefect()
-    def end_if_silent(self, run_id: str) -> None:
-        """Crash a run that should be alive, or about to begin, but has sent nothing for five minutes.
+    @_needs_prefect
+    def end_if_silent(self, run_id: str, state: RunState) -> None:
+        """Crash a run in this state if Prefect has had no event of it for too long; cancel it if it was cancelling.
 
-        If somebody was cancelling it, it is cancelled.
-        Prefect's automations do so within a minute, unless its server has lost the event that arms them.
+        Prefect's automations do so much earlier, unless its server has lost the event that starts their timer.
         """
+        now = self._clock()
+        if state.since is None or state.since > now - self._missed_event_time:
+            return
         of_run = EventResourceFilter(id=[f"prefect.flow-run.{run_id}"])
-        recent = EventOccurredFilter(since=datetime.now(UTC) - _PATIENCE)
+        recent = EventOccurredFilter(since=now - self._missed_event_time, until=now)
         if self._client.read_events(EventFilter(occurred=recent, resource=of_run), limit=1).events:
             return
         before = self._client.read_flow_run(UUID(run_id)).state
         end = Cancelled if before and before.is_cancelling() else Crashed
-        ended: State[None] = end(message="Nothing was heard of it for five minutes: it died with its worker")
+        message = f"No event for {self._limits.missed_event_seconds:g} s: the run's process has died"
+        ended: State[None] = end(message=message)
         self._client.set_flow_run_state(UUID(run_id), ended, force=True)
 
-    @_needs_prefect()
+    @_needs_prefect
     def read_progress(self, run_id: str) -> float:
         """Return how much of a run is done, in percent."""
         of_run = ArtifactFilter(
-            flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run_id)]), key=ArtifactFilterKey(any_=["progress"])
+            flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run_id)]), key=ArtifactFilterKey(any_=[PROGRESS_KEY])
         )
         artifacts = self._client.read_artifacts(artifact_filter=of_run)
         return max((float(str(artifact.data)) for artifact in artifacts), default=0.0)
@@ -129,25 +122,25 @@ class PrefectRuns:
         if error := self._client.api_healthcheck():
             raise UnavailableError("Prefect does not answer") from error
 
-    @_needs_prefect()
+    @_needs_prefect
     def list_workers(self) -> list[str]:
-        """Return the names of the workers that are online in the work pool."""
+        """Return the names of the online workers of the work pool."""
         try:
             workers = self._client.read_workers_for_work_pool(self._settings.work_pool)
         except ObjectNotFound:
             return []
         return [worker.name for worker in workers if worker.status == "ONLINE"]
 
-    def run_url(self, run_id: str) -> str:
+    def get_url(self, run_id: str) -> str:
         """Return the address of a run in the Prefect UI."""
         return f"{str(get_current_settings().ui_url or '').rstrip('/')}/runs/flow-run/{run_id}"
 
-
-def _describe(state: State) -> RunState:
-    due = state.state_details.scheduled_time
-    if state.type == StateType.SCHEDULED and due and due > datetime.now(UTC) + _PATIENCE:
-        return RunState(
-            JobStatus.FAILED, f"It is due only at {due:%Y-%m-%d %H:%M}: it was postponed, or the clock set back"
-        )
-    since = None if state.type == StateType.SCHEDULED else state.timestamp  # who waits for a worker may wait long
-    return RunState(_STATUS[state.type], state.message, since)
+    def _describe(self, state: State) -> RunState:
+        """Return the state; a run that is due only much later counts as failed, since its jobs would wait for it."""
+        due = state.state_details.scheduled_time
+        if state.type != StateType.SCHEDULED:
+            return RunState(_STATUS[state.type], state.message, state.timestamp)
+        if due and due > self._clock() + self._missed_event_time:
+            late = f"The run is due only at {due:%Y-%m-%d %H:%M}: it was postponed, or the clock was set back"
+            return RunState(JobStatus.FAILED, late)
+        return RunState(JobStatus.PENDING, state.message)

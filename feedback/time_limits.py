@@ -24,4 +24,4 @@ class TimeLimits(BaseSettings):
 
     def pause_before_launch(self, failures: int) -> float:
         """Return the pause after a job's n-th failure, in seconds."""
-        return min(self.longest_pause_seconds, self.first_pause_seconds * 2 ** (failures - 1))
+        return min(self.longest_pause_seconds, self.first_pause_seconds * 2.0 ** (failures - 1))

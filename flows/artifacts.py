@@ -1,26 +1,48 @@
-"""The report of a run, as a Prefect artifact a person can read."""
+"""What a run shows in Prefect: its progress, and a report that a person can read."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import cast
+from uuid import UUID
 
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
-from embeddinggemma_feasibility.evaluation import Evaluation, ModelScores, Predictions, gold_values, predicted_values
+from embeddinggemma_feasibility.evaluation import Evaluation, Predictions, gold_values, predicted_values
+from feedback.prefect_runs import PROGRESS_KEY
+from registry.errors import translate_http_errors
 from registry.models import ModelRegistry
-from registry.outcome import Outcome
+from registry.outcome import ModelScores, Outcome
 from registry.settings import get_settings
 
 
-def publish_report(outcome: Outcome, taught: Sequence[AnnotationData], before: Predictions, after: Predictions) -> None:
-    """Publish the chart in MLflow; in Prefect the scores, what changed in the documents taught, and the MLflow run."""
+class Progress:
+    """The progress of one run in percent, as a Prefect artifact."""
+
+    def __init__(self) -> None:
+        self._percent = 0.0
+        artifact = create_progress_artifact(0.0, PROGRESS_KEY, "Percent of this run that is done")
+        self._artifact = cast("UUID", artifact)
+
+    def reach(self, percent: float) -> None:
+        """Show `percent`, in steps of at least five, since each is a request to Prefect."""
+        if percent - self._percent >= 5 or percent >= 100:
+            self._percent = percent
+            update_progress_artifact(self._artifact, percent)
+
+
+@translate_http_errors("Prefect")
+def publish_report(
+    outcome: Outcome, training: Sequence[AnnotationData], before: Predictions, after: Predictions
+) -> None:
+    """Publish the chart in MLflow, and a report in Prefect: scores, changes in the training documents, a link."""
     registry = ModelRegistry(get_settings())
-    lines = [f"# {outcome.reason}", "", *_score_table(outcome), "", *_count_changes(taught, before, after)]
+    lines = [f"# {outcome.reason}", "", *_score_table(outcome), "", *_count_changes(training, before, after)]
     if outcome.mlflow_run_id:
         registry.log_chart(outcome.mlflow_run_id, outcome)
-        lines += ["", f"[Run in MLflow]({registry.run_url(outcome.mlflow_run_id)})"]
-    if outcome.measured_documents:
-        lines += ["", f"Held out, measured only: {len(outcome.measured_documents)} of the documents fed back."]
+        lines += ["", f"[Run in MLflow]({registry.get_run_url(outcome.mlflow_run_id)})"]
+    if count := len(outcome.held_out_documents):
+        lines += ["", f"Held-out documents in this feedback, which measure models only: {count}."]
     create_markdown_artifact("\n".join(lines), "report", outcome.reason)
 
 
@@ -36,8 +58,8 @@ def _score_table(outcome: Outcome) -> list[str]:
     def value_f1(evaluation: Evaluation, name: str) -> str:
         return f"{evaluation.value_by_type[name].f1:.3f}" if name in evaluation.value_by_type else "–"
 
-    def kept(scores: ModelScores) -> str:
-        return "–" if scores.corrections_kept is None else f"{scores.corrections_kept:.3f}"
+    def reproduced(scores: ModelScores) -> str:
+        return "–" if scores.corrections_reproduced is None else f"{scores.corrections_reproduced:.3f}"
 
     types = sorted({name for _, scores in models for name in scores.held_out.value_by_type})
     documents = models[0][1].held_out.document_count
@@ -45,26 +67,26 @@ def _score_table(outcome: Outcome) -> list[str]:
         row("", [label for label, _ in models]),
         row("---", ["---"] * len(models)),
         row("**score**", [f"**{scores.score:.3f}**" for _, scores in models]),
-        row("corrections kept", [kept(scores) for _, scores in models]),
+        row("corrections reproduced", [reproduced(scores) for _, scores in models]),
         row(f"value F1, {documents} held out", [f"{scores.held_out.value.f1:.3f}" for _, scores in models]),
         row(f"span F1, {documents} held out", [f"{scores.held_out.span.f1:.3f}" for _, scores in models]),
         *(row(f"value F1 {name}", [value_f1(scores.held_out, name) for _, scores in models]) for name in types),
     ]
 
 
-def _count_changes(taught: Sequence[AnnotationData], before: Predictions, after: Predictions) -> Iterator[str]:
-    """Count by type what is found now and was not, and the reverse; the values are words of contracts and stay out."""
+def _count_changes(training: Sequence[AnnotationData], before: Predictions, after: Predictions) -> Iterator[str]:
+    """Count the values that only one of the models finds, by type; the values themselves are confidential."""
     counts: dict[str, Counter[tuple[bool, bool]]] = defaultdict(Counter)
-    for data in taught:
+    for data in training:
         gold = gold_values(data)
         old = predicted_values(data, before[data.document_id])
         new = predicted_values(data, after[data.document_id])
-        for item in old ^ new:
-            counts[item[1]][item in new, item in gold] += 1
+        for value in old ^ new:
+            counts[value.type][value in new, value in gold] += 1
     if counts:
-        yield "## What changed in the documents taught, values by type"
+        yield "## What changed in the training documents, values by type"
         yield ""
-        yield "| type | found, rightly | found, wrongly | dropped, rightly | dropped, wrongly |"
+        yield "| type | found, correct | found, wrong | dropped, wrong | dropped, correct |"
         yield "| --- | --- | --- | --- | --- |"
         for name, of_type in sorted(counts.items()):
             cells = [of_type[True, True], of_type[True, False], of_type[False, False], of_type[False, True]]

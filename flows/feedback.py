@@ -11,54 +11,34 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, Field
 
-from embeddinggemma_feasibility import evaluation
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import FineTuning, UnteachableError, fine_tune_model
 from embeddinggemma_feasibility.encoders import load_encoder
-from embeddinggemma_feasibility.evaluation import ENOUGH_HELD_OUT, Item, ModelScores, Predictions
 from embeddinggemma_feasibility.tagger import Tagger
-from embeddinggemma_feasibility.training_config import TrainingConfig
-from flows.artifacts import publish_report
-from flows.progress import Progress
-from registry import jobs
-from registry.annotations import get_latest_annotations
+from feedback.claiming import add_manual_job, answer_jobs, claim_jobs, is_rerun_by_hand
+from feedback.promotion import Comparison, Contestant, compare_models, decide, find_new_corrections, get_predictions
+from feedback.training_set import TrainingSet, load_training_set
+from flows.artifacts import Progress, publish_report
 from registry.cache import build_cache
+from registry.corrections import add_corrections
 from registry.database import open_session
-from registry.errors import ContractFeedbackError, UnavailableError
+from registry.errors import UnavailableError
 from registry.models import ModelRegistry
-from registry.outcome import Outcome
+from registry.outcome import Decision, Outcome
 from registry.settings import get_settings
-
-MEASURING_DOCUMENTS = 10  # with both models in each run: no more, so that the time of a run does not grow
 
 
 class LearningRequest(BaseModel):
-    """What a run is asked to learn; every run also takes along all feedback that waits."""
+    """The parameter of the flow; every run also learns from all other feedback that waits."""
 
-    job_id: str | None = Field(None, description="The job this run answers; leave empty to start a run by hand")
-    document_ids: list[str] = Field(default_factory=list, description="Documents to train on again, by hand")
-    triggered_by: str = Field("Prefect UI", description="Who asked for it")
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a run has claimed, and the documents that go with it, of which there are never more than so many.
-
-    `held_out` are the newest to measure by; while those are few, the corrections of the `corrected` are, too.
-    """
-
-    job_ids: list[str]
-    taught: list[AnnotationData]
-    measured: list[str]
-    replay: list[AnnotationData]
-    held_out: list[AnnotationData]
-    corrected: list[AnnotationData]
-    corrections: set[Item]
+    job_id: str | None = Field(None, description="The job for which this run was launched; empty for a run by hand")
+    document_ids: list[str] = Field(default_factory=list, description="Documents to train on again, for a run by hand")
+    triggered_by: str = Field("Prefect UI", description="The name of the person or API key")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A tagger with its place in MLflow: a registered version, or as yet only a run."""
+    """A tagger with its registered version or, before it is registered, its MLflow run."""
 
     tagger: Tagger
     version: str | None = None
@@ -66,214 +46,161 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The models' scores, the values the champion and the reviewers disagree on, and what each model finds.
+class Evaluated:
+    """Both models on the documents of the training set: what each finds, and how they compare."""
 
-    Of the values that the scores are about, `lost` are those that the challenger alone gets wrong, `won` the champion.
-    """
-
-    champion: ModelScores | None
-    challenger: ModelScores | None
-    lost: int
-    won: int
-    corrections: set[Item]
-    champion_predictions: Predictions
-    challenger_predictions: Predictions
+    champion: Contestant | None
+    challenger: Contestant | None
+    comparison: Comparison
 
 
-def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Tell whether a failure lies outside: what we refuse ourselves is refused again."""
+def _is_outage(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    """Tell whether a task may succeed when it is retried; a bug would only fail again."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, UnavailableError) or not isinstance(error, ContractFeedbackError)
+    return isinstance(error, UnavailableError | OSError)
 
 
-_outside = task(
+_task_with_neighbours = task(
     cache_policy=NO_CACHE,
     retries=4,
     retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.2,
-    retry_condition_fn=_may_pass,
+    retry_condition_fn=_is_outage,
 )
-_inside = task(cache_policy=NO_CACHE)
+_computing_task = task(cache_policy=NO_CACHE)
 
 
 @flow(name="learn-from-feedback")
 def learn_from_feedback(request: LearningRequest) -> State[None]:
-    """Learn from the feedback that waits; the final state's message says what was decided, and why.
+    """Learn from the feedback that waits; the message of the final state gives the decision and its reason.
 
-    Run again, it goes on where it stopped: it neither trains nor registers twice.
+    A retry continues where the run stopped: it neither trains nor registers twice.
     """
     flow_run_id, progress = str(runtime.flow_run.id), Progress()
-    work = load_annotations(flow_run_id, request)
-    if not work.job_ids:
-        return Completed(message="Nothing waits: a run has answered this already")
+    training_set = load_annotations(flow_run_id, request)
+    if not training_set.job_ids:
+        return Completed(message="There is no feedback to learn from: another run has answered it already")
     champion, challenger = load_models(flow_run_id)
-    if work.taught and not challenger:
+    if training_set.training and not challenger:
         try:
-            tuned = fine_tune(work, champion, progress)
+            tuned = fine_tune(training_set, champion, progress)
         except UnteachableError as error:
-            refuse(flow_run_id, work, str(error))
+            answer_failed(flow_run_id, training_set, str(error))
             raise
-        challenger = save_challenger(flow_run_id, work, champion, tuned)
-    comparison = evaluate(work, champion, challenger, progress)
-    outcome = register(flow_run_id, work, challenger, comparison)
-    promote(work, outcome, comparison)
-    report(work, outcome, comparison)
+        challenger = save_challenger(flow_run_id, training_set, champion, tuned)
+    evaluated = evaluate(training_set, champion, challenger, progress)
+    outcome = register(flow_run_id, training_set, challenger, evaluated.comparison)
+    promote(training_set, outcome, evaluated)
+    report(training_set, outcome, evaluated)
     progress.reach(100)
     return Completed(message=outcome.reason)
 
 
-@_outside
-def load_annotations(flow_run_id: str, request: LearningRequest) -> Work:
-    """Claim the feedback that waits; load the latest annotations of its documents, and earlier ones beside them."""
+@_task_with_neighbours
+def load_annotations(flow_run_id: str, request: LearningRequest) -> TrainingSet:
+    """Claim the waiting jobs; load the latest annotations of their documents, and the earlier ones to replay."""
     with open_session(get_settings()) as session:
         job_id = request.job_id
-        if request.document_ids and (job_id is None or jobs.is_rerun_by_hand(session, job_id, flow_run_id)):
-            job_id = jobs.add_manual_run(session, request.document_ids, request.triggered_by, flow_run_id)
-        claimed = [job.id for job in jobs.claim_jobs(session, flow_run_id, job_id)]
-        taught = jobs.list_job_documents(session, claimed, held_out=False)
-        held_out = jobs.list_held_out_documents(session, MEASURING_DOCUMENTS)
-        replay = jobs.choose_replay_documents(session, taught, TrainingConfig().replay_documents)
-        corrected: Sequence[str] = []
-        if len(held_out) < ENOUGH_HELD_OUT:
-            corrected = jobs.list_corrected_documents(session, taught, MEASURING_DOCUMENTS - len(held_out))
-        return Work(
-            job_ids=claimed,
-            taught=get_latest_annotations(session, taught),
-            measured=list(jobs.list_job_documents(session, claimed, held_out=True)),
-            replay=get_latest_annotations(session, replay),
-            held_out=get_latest_annotations(session, held_out),
-            corrected=get_latest_annotations(session, corrected),
-            corrections=jobs.list_corrections(session, [*taught, *corrected]),
-        )
+        if request.document_ids and (job_id is None or is_rerun_by_hand(session, job_id, flow_run_id)):
+            job_id = add_manual_job(session, request.document_ids, request.triggered_by, flow_run_id)
+        claimed = claim_jobs(session, flow_run_id, job_id)
+        return load_training_set(session, [job.id for job in claimed])
 
 
-@_outside
+@_task_with_neighbours
 def load_models(flow_run_id: str) -> tuple[Model | None, Model | None]:
-    """Load the champion, and the challenger if this run trained one before it was run again."""
+    """Load the champion and, if this run was interrupted after its training, the challenger."""
     registry = ModelRegistry(get_settings())
     version, trained = registry.find_champion(), registry.find_challenger(flow_run_id)
     champion = Model(registry.load_tagger(version), version=version) if version else None
     return champion, Model(trained[1], mlflow_run_id=trained[0]) if trained else None
 
 
-@_inside
-def fine_tune(work: Work, champion: Model | None, progress: Progress) -> FineTuning:
-    """Teach the champion the new annotations, with earlier ones replayed."""
+@_computing_task
+def fine_tune(training_set: TrainingSet, champion: Model | None, progress: Progress) -> FineTuning:
+    """Fine-tune the champion on the training documents and the replayed ones."""
     return fine_tune_model(
-        work.taught,
+        training_set.training,
         champion.tagger if champion else None,
-        work.replay,
+        training_set.replay,
         load_encoder(get_settings().encoder),
         cache=build_cache(get_settings()),
         on_progress=lambda share: progress.reach(5 + 50 * share),
     )
 
 
-@_outside
-def refuse(flow_run_id: str, work: Work, reason: str) -> None:
-    """Answer the jobs: another run would end as this one."""
-    outcome = Outcome(flow_run_id=flow_run_id, promoted=False, failed=True, reason=reason)
+@_task_with_neighbours
+def answer_failed(flow_run_id: str, training_set: TrainingSet, reason: str) -> None:
+    """Answer the jobs with a failure that every further run would repeat."""
+    outcome = Outcome(decision=Decision.FAILED, reason=reason, flow_run_id=flow_run_id)
     with open_session(get_settings()) as session:
-        jobs.finish_jobs(session, work.job_ids, outcome, set())
+        answer_jobs(session, training_set.job_ids, outcome)
 
 
-@_outside
-def save_challenger(flow_run_id: str, work: Work, champion: Model | None, tuned: FineTuning) -> Model:
-    """Store the fine-tuned model in MLflow, so that no retry need train again."""
+@_task_with_neighbours
+def save_challenger(flow_run_id: str, training_set: TrainingSet, champion: Model | None, tuned: FineTuning) -> Model:
+    """Store the fine-tuned model in MLflow, so that no retry trains again."""
     parent = champion.version if champion else None
-    run_id = ModelRegistry(get_settings()).save_challenger(flow_run_id, tuned, work.taught, work.replay, parent)
+    registry = ModelRegistry(get_settings())
+    run_id = registry.save_challenger(flow_run_id, tuned, training_set.training, training_set.replay, parent)
     return Model(tuned.tagger, mlflow_run_id=run_id)
 
 
-@_inside
-def evaluate(work: Work, champion: Model | None, challenger: Model | None, progress: Progress) -> Comparison:
-    """Score champion and challenger on held-out documents and, while those are few, on corrections."""
-    few = len(work.held_out) < ENOUGH_HELD_OUT
-    learned = [*work.taught, *work.corrected]
-    documents = [*work.held_out, *learned]
-
+@_computing_task
+def evaluate(
+    training_set: TrainingSet, champion: Model | None, challenger: Model | None, progress: Progress
+) -> Evaluated:
+    """Extract the documents that measure with both models, and compare the models."""
+    documents = [*training_set.held_out, *training_set.training, *training_set.corrected]
     before = _extract_all(champion, documents, lambda share: progress.reach(55 + 20 * share))
-    new = evaluation.find_mistakes(work.taught, before)
-    corrections = work.corrections | new
     after = _extract_all(challenger, documents, lambda share: progress.reach(75 + 20 * share))
-
-    def list_mistakes(predictions: Predictions) -> set[Item]:
-        mistakes = evaluation.find_mistakes(work.held_out, predictions)
-        return mistakes | (evaluation.find_mistakes(learned, predictions) & corrections if few else set())
-
-    def score(model: Model | None, predictions: Predictions, mistakes: set[Item]) -> ModelScores | None:
-        if model is None:
-            return None
-        kept = evaluation.share_kept(corrections, mistakes) if few else None
-        scores = evaluation.score_model(evaluation.evaluate(work.held_out, predictions), kept)
-        return scores.model_copy(update={"version": model.version})
-
-    wrong_before, wrong_after = list_mistakes(before), list_mistakes(after)
-    return Comparison(
-        score(champion, before, wrong_before),
-        score(challenger, after, wrong_after),
-        len(wrong_after - wrong_before),
-        len(wrong_before - wrong_after),
-        new,
-        before,
-        after,
-    )
+    return Evaluated(before, after, compare_models(training_set, before, after))
 
 
-@_outside
-def register(flow_run_id: str, work: Work, challenger: Model | None, comparison: Comparison) -> Outcome:
-    """Decide, and register the challenger in MLflow as a version with that decision."""
+@_task_with_neighbours
+def register(flow_run_id: str, training_set: TrainingSet, challenger: Model | None, comparison: Comparison) -> Outcome:
+    """Decide about the challenger, and register it in MLflow with the decision."""
+    decision, reason = decide(training_set, comparison)
     outcome = Outcome(
+        decision=decision,
+        reason=reason,
         flow_run_id=flow_run_id,
-        promoted=False,
-        reason=_describe_measurement(comparison.champion, len(work.measured)),
         champion=comparison.champion,
         challenger=comparison.challenger,
-        taught_documents=[data.document_id for data in work.taught],
-        measured_documents=work.measured,
+        training_documents=[data.document_id for data in training_set.training],
+        held_out_documents=training_set.held_out_feedback,
+        mlflow_run_id=challenger.mlflow_run_id if challenger else None,
     )
-    if challenger is None or comparison.challenger is None or challenger.mlflow_run_id is None:
-        return outcome
-    promoted, reason = evaluation.decide(comparison.challenger, comparison.champion, comparison.lost, comparison.won)
-    outcome = outcome.model_copy(
-        update={"promoted": promoted, "reason": reason, "mlflow_run_id": challenger.mlflow_run_id}
-    )
-    version = ModelRegistry(get_settings()).register(challenger.mlflow_run_id, outcome, comparison.challenger)
-    return outcome.model_copy(update={"challenger": comparison.challenger.model_copy(update={"version": version})})
+    if outcome.challenger and outcome.mlflow_run_id:
+        version = ModelRegistry(get_settings()).register(outcome.mlflow_run_id, outcome)
+        outcome.challenger = outcome.challenger.model_copy(update={"version": version})
+    return outcome
 
 
-@_outside
-def promote(work: Work, outcome: Outcome, comparison: Comparison) -> None:
+@_task_with_neighbours
+def promote(training_set: TrainingSet, outcome: Outcome, evaluated: Evaluated) -> None:
     """Make the new version the champion if that was decided, and answer the jobs."""
-    if outcome.promoted and outcome.challenger and outcome.challenger.version:
+    if outcome.decision == Decision.PROMOTED and outcome.challenger and outcome.challenger.version:
         ModelRegistry(get_settings()).promote(outcome.challenger.version)
     with open_session(get_settings()) as session:
-        jobs.finish_jobs(session, work.job_ids, outcome, comparison.corrections)
+        answer_jobs(session, training_set.job_ids, outcome)
+        add_corrections(session, find_new_corrections(training_set, evaluated.champion))
 
 
-@_outside
-def report(work: Work, outcome: Outcome, comparison: Comparison) -> None:
-    """Publish what came of it, once it is served."""
-    publish_report(outcome, work.taught, comparison.champion_predictions, comparison.challenger_predictions)
+@_task_with_neighbours
+def report(training_set: TrainingSet, outcome: Outcome, evaluated: Evaluated) -> None:
+    """Publish the report, after the promotion: nobody waits for it."""
+    before, after = (get_predictions(training_set, model) for model in (evaluated.champion, evaluated.challenger))
+    publish_report(outcome, training_set.training, before, after)
 
 
 def _extract_all(
     model: Model | None, documents: Sequence[AnnotationData], on_share: Callable[[float], None]
-) -> Predictions:
+) -> Contestant | None:
+    if model is None:
+        return None
     predictions, cache = {}, build_cache(get_settings())
     for number, data in enumerate(documents, 1):
-        predictions[data.document_id] = model.tagger.extract(data.text, cache) if model else []
+        predictions[data.document_id] = model.tagger.extract(data.text, cache)
         on_share(number / len(documents))
-    return predictions
-
-
-def _describe_measurement(champion: ModelScores | None, count: int) -> str:
-    if not count:
-        return "Nothing was taught: the documents are gone."
-    measured = f"Nothing was taught: feedback on held-out documents ({count}) measures models instead."
-    if champion is None:
-        return f"{measured} There is no model to measure yet."
-    held_out = champion.held_out
-    f1 = f"value F1 {held_out.value.f1:.3f} on {held_out.document_count} held out"
-    return f"{measured} Version {champion.version} has {f1}."
+    return Contestant(model.version, predictions)

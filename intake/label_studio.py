@@ -2,13 +2,13 @@
 
 from pydantic import BaseModel, Field
 
-from api.schemas import EntityType, Person
 from registry.errors import InvalidInputError
 from registry.tables import AnnotationBase
+from registry.text_types import EntityType, PersonName
 
 
 class LabelStudioValue(BaseModel):
-    """A labelled stretch; offsets count UTF-16 units, as JavaScript does."""
+    """A labelled span; offsets count UTF-16 code units, as in JavaScript."""
 
     start: int | None = Field(None, ge=0)
     end: int | None = None
@@ -17,20 +17,20 @@ class LabelStudioValue(BaseModel):
 
 
 class LabelStudioResult(BaseModel):
-    """One result of an annotator; only those of type `labels` are spans of text."""
+    """One result of an annotator; only results of type `labels` are spans of text."""
 
     type: str
     value: LabelStudioValue
 
 
 class LabelStudioUser(BaseModel):
-    """Who made an annotation."""
+    """The author of an annotation."""
 
-    email: Person | None = None
+    email: PersonName | None = None
 
 
 class LabelStudioAnnotation(BaseModel):
-    """What one annotator made of a task."""
+    """The annotation of a task by one annotator."""
 
     result: list[LabelStudioResult]
     was_cancelled: bool = False
@@ -45,7 +45,7 @@ class LabelStudioTask(BaseModel):
 
 
 def read_label_studio(export: list[LabelStudioTask], text: str, reviewer: str) -> list[AnnotationBase]:
-    """Return the latest annotations of the export's one task; raises InvalidInputError."""
+    """Return the latest annotations of the only task of the export; raises InvalidInputError."""
     if len(export) != 1:
         raise InvalidInputError(f"The export has {len(export)} tasks: send the one task of this document")
     finished = [annotation for annotation in export[0].annotations if not annotation.was_cancelled]
@@ -60,7 +60,7 @@ def read_label_studio(export: list[LabelStudioTask], text: str, reviewer: str) -
             continue
         value = result.value
         if value.start is None or value.end is None or not value.start < value.end <= len(offsets) - 1:
-            raise InvalidInputError(f"A result from {value.start} to {value.end} does not lie in the document's text")
+            raise InvalidInputError(f"A result from {value.start} to {value.end} is outside the document's text")
         start, end = offsets[value.start], offsets[value.end]
         found += [
             AnnotationBase(
@@ -72,6 +72,6 @@ def read_label_studio(export: list[LabelStudioTask], text: str, reviewer: str) -
 
 
 def _utf16_offsets(text: str) -> list[int]:
-    """Return for each offset in UTF-16 units the offset in characters, the end of the text included."""
+    """Return the character offset of each offset in UTF-16 code units, up to and including the end of the text."""
     offsets = [index for index, character in enumerate(text) for _ in range(2 if character > "\uffff" else 1)]
     return [*offsets, len(text)]

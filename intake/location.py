@@ -1,4 +1,4 @@
-"""Where on a page a stretch of text stands, and the other way round."""
+"""From character offsets to boxes on pages, and back."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,9 @@ FloatArray = NDArray[np.float32]
 
 
 class Location(BaseModel):
-    """A highlight on one page: a box for each line.
+    """A highlight on one page, one box for each line.
 
-    A box is left, top, right, bottom in points (1/72 inch) from the top left corner of the page as it is shown.
+    A box is left, top, right, bottom in points (1/72 inch) from the top left corner of the displayed page.
     """
 
     page: int = Field(ge=1, le=1_000_000, description="Number of the page, the first is 1")
@@ -20,7 +20,7 @@ class Location(BaseModel):
 
 
 def locate(boxes: FloatArray, start: int, end: int) -> list[Location]:
-    """Return where the characters `start` to `end` stand, a location a page; `boxes` as `ReadDocument` has them."""
+    """Return the locations of the characters `start` to `end`, one for each page; `boxes` as in `ReadPdf`."""
     locations: list[Location] = []
     for page, *box in boxes[start:end].tolist():
         left, top, right, bottom = (round(side, 2) for side in box)
@@ -39,15 +39,15 @@ def locate(boxes: FloatArray, start: int, end: int) -> list[Location]:
 
 
 def find_offsets(boxes: FloatArray, locations: list[Location], text: str, value: str) -> tuple[int, int]:
-    """Return start and end of `value` within the characters whose middles lie in the locations' boxes.
+    """Return start and end of `value` among the characters whose centres are inside the boxes of the locations.
 
-    Raises InvalidInputError if the value does not stand there.
+    Raises InvalidInputError if the value is not the text there.
     """
-    middles_x, middles_y = (boxes[:, 1] + boxes[:, 3]) / 2, (boxes[:, 2] + boxes[:, 4]) / 2
+    centres_x, centres_y = (boxes[:, 1] + boxes[:, 3]) / 2, (boxes[:, 2] + boxes[:, 4]) / 2
     inside = np.zeros(len(boxes), dtype=bool)
     for location in locations:
         for left, top, right, bottom in location.boxes:
-            within = (middles_x >= left) & (middles_x <= right) & (middles_y >= top) & (middles_y <= bottom)
+            within = (centres_x >= left) & (centres_x <= right) & (centres_y >= top) & (centres_y <= bottom)
             inside |= within & (boxes[:, 0] == location.page)
     places = np.flatnonzero(inside)
     if len(places):

@@ -1,7 +1,7 @@
-"""A program that reads the PDF on its standard input: a hostile file harms no process but this one.
+"""A program that reads the PDF on its standard input, so that a hostile file harms no other process.
 
-`python -I pdf_reader.py MAX_BYTES MAX_PAGES MAX_CHARACTERS` uses no more memory than that and writes no file. What it
-has read goes to standard output as an .npz, or the reason why the PDF is refused, and it exits with REFUSED.
+`python -I pdf_reader.py MAX_BYTES MAX_PAGES MAX_CHARACTERS` limits its own memory and writes no files. It writes what
+it has read to standard output, packed as .npz. For a PDF that it refuses it writes the reason and exits with REFUSED.
 """
 
 import io
@@ -24,9 +24,10 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class ReadPdf:
-    """A PDF's text and pages, and `boxes` (characters, 5): page from 1, left, top, right, bottom in points.
+    """The text of a PDF, its number of pages, and the box of each character.
 
-    The boxes' origin is the top left corner of the page as it is shown. Characters without a place are all zeros.
+    `boxes` (characters, 5): page from 1, then left, top, right, bottom in points from the top left corner of the
+    displayed page. The rows of characters without a box are zeros.
     """
 
     text: str
@@ -35,7 +36,7 @@ class ReadPdf:
 
 
 def main() -> None:
-    """Read within the limits given; a process that exceeds its memory dies of it."""
+    """Read within the given limits; the process dies if it exceeds its memory limit."""
     max_bytes, max_pages, max_characters = (int(argument) for argument in sys.argv[1:])
     for limit, most in ((resource.RLIMIT_AS, max_bytes), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(limit, (most, most))
@@ -73,20 +74,20 @@ def read_pdf(content: bytes, max_pages: int, max_characters: int) -> ReadPdf:
 
 
 def pack(read: ReadPdf) -> bytes:
-    """Return what `unpack` reads."""
+    """Return the bytes that `unpack` reads."""
     buffer = io.BytesIO()
     np.savez(buffer, text=np.frombuffer(read.text.encode(), np.uint8), page_count=read.page_count, boxes=read.boxes)
     return buffer.getvalue()
 
 
 def unpack(packed: bytes) -> ReadPdf:
-    """Return what `pack` was given, without trusting where it comes from."""
+    """Return what was packed; the bytes need not be trusted."""
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
         return ReadPdf(arrays["text"].tobytes().decode(), int(arrays["page_count"]), arrays["boxes"])
 
 
 def _read_page(page: pdfium.PdfPage, number: int) -> tuple[str, NDArray[np.float32]]:
-    """Return a page's text, a line end behind it, and a row of `ReadPdf.boxes` for each of its characters."""
+    """Return the text of a page, with a line end added, and a row of `ReadPdf.boxes` for each character."""
     text_page = page.get_textpage()
     characters, own = [], []
     for index in range(text_page.count_chars()):
@@ -107,7 +108,7 @@ def _read_page(page: pdfium.PdfPage, number: int) -> tuple[str, NDArray[np.float
 
 
 def _shown_from_page(page: pdfium.PdfPage) -> NDArray[np.float64]:
-    """Return the map (3, 2) from a page's own coordinates to points from the top left of the page as it is shown."""
+    """Return the affine map (3, 2) from page coordinates to points from the top left corner of the displayed page."""
     fine = 1000
     width, height = (round(side * fine) for side in page.get_size())
     shown = []

@@ -1,4 +1,4 @@
-"""Reading an upload: its text, its pages, and where each character stands on its page."""
+"""Reading an upload: its text, its pages, and the box of each character."""
 
 import os
 import subprocess
@@ -14,12 +14,12 @@ from intake import pdf_reader
 from registry.errors import InvalidInputError, UnsupportedFileError
 from registry.settings import Settings
 
-_AT_ONCE = threading.BoundedSemaphore(os.cpu_count() or 1)
+_MAX_READERS = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class ReadDocument:
-    """An upload's text; for PDFs `boxes` as in `ReadPdf`."""
+    """The text of an upload; for a PDF `boxes` as in `ReadPdf`, else None."""
 
     text: str
     media_type: str
@@ -34,7 +34,7 @@ def read_document(content: bytes, settings: Settings) -> ReadDocument:
     or exceeds a limit of the settings, and for text that is empty or too long.
     """
     if content[:1024].lstrip().startswith(b"%PDF-"):
-        with _AT_ONCE:
+        with _MAX_READERS:
             return _read_pdf(content, settings)
     try:
         text = content.decode("utf-8-sig")
@@ -50,7 +50,7 @@ def read_document(content: bytes, settings: Settings) -> ReadDocument:
 
 
 def _read_pdf(content: bytes, settings: Settings) -> ReadDocument:
-    """Have a process of its own read the PDF, without the environment, where secrets are."""
+    """Read the PDF in a separate process without the environment, which contains secrets."""
     limits = (settings.pdf_memory_bytes, settings.max_pages, settings.max_characters)
     command = [sys.executable, "-I", str(Path(pdf_reader.__file__)), *map(str, limits)]
     try:
@@ -63,10 +63,10 @@ def _read_pdf(content: bytes, settings: Settings) -> ReadDocument:
             env={"OPENBLAS_NUM_THREADS": "1"},
         )
     except subprocess.TimeoutExpired as error:
-        raise InvalidInputError(f"The PDF is not read within {settings.pdf_seconds:g} s: export it again") from error
+        raise InvalidInputError(f"The PDF was not read within {settings.pdf_seconds:g} s: export it again") from error
     if done.returncode == pdf_reader.REFUSED:
         raise InvalidInputError(done.stdout.decode())
     if done.returncode:
-        raise InvalidInputError("The PDF cannot be read in the memory there is: export it again from its source")
+        raise InvalidInputError("The PDF cannot be read within the memory limit: export it again from its source")
     read = pdf_reader.unpack(done.stdout)
     return ReadDocument(read.text, "application/pdf", read.page_count, read.boxes)

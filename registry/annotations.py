@@ -1,4 +1,4 @@
-"""Queries on annotations, and what of them teaches."""
+"""Queries on annotations, and the annotations from which models learn."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ def check_annotation(document: Document, annotation: AnnotationBase) -> None:
     """Raise InvalidInputError unless the value equals the document's text at the offsets."""
     if not 0 <= annotation.start < annotation.end <= len(document.text):
         raise InvalidInputError(
-            f"start {annotation.start} and end {annotation.end} are no stretch of this document's "
+            f"start {annotation.start} and end {annotation.end} do not fit this document, which has "
             f"{len(document.text)} characters (end is exclusive)"
         )
     text = document.text[annotation.start : annotation.end]
@@ -28,10 +28,13 @@ def check_annotation(document: Document, annotation: AnnotationBase) -> None:
 
 
 def add_annotation(session: Session, document: Document, new: AnnotationBase) -> Annotation:
-    """Add one annotation; raises InvalidInputError or, where that type stands on that span already, ConflictError."""
+    """Add an annotation.
+
+    Raises InvalidInputError if it does not fit the text, ConflictError if the span has an annotation of that type.
+    """
     check_annotation(document, new)
-    _wait_for_others(session, document.id)
-    _check_free(session, document.id, new)
+    _lock_annotations(session, document.id)
+    _check_no_duplicate(session, document.id, new)
     annotation = Annotation(document_id=document.id, **new.model_dump())
     session.add(annotation)
     return annotation
@@ -40,22 +43,22 @@ def add_annotation(session: Session, document: Document, new: AnnotationBase) ->
 def update_annotation(session: Session, document: Document, annotation: Annotation, new: AnnotationBase) -> None:
     """Overwrite an annotation; raises as `add_annotation` does."""
     check_annotation(document, new)
-    _wait_for_others(session, document.id)
-    _check_free(session, document.id, new, but=annotation.id)
+    _lock_annotations(session, document.id)
+    _check_no_duplicate(session, document.id, new, except_id=annotation.id)
     _overwrite(session, annotation, new)
 
 
 def replace_annotations(session: Session, document: Document, new: Sequence[AnnotationBase]) -> None:
-    """Make `new` the document's annotations; those that stay on their span keep their id."""
-    _wait_for_others(session, document.id)
-    existing = {_place(annotation): annotation for annotation in list_annotations(session, document.id)}
+    """Replace all annotations of a document; an annotation whose type and span remain keeps its id."""
+    _lock_annotations(session, document.id)
+    existing = {_key(annotation): annotation for annotation in list_annotations(session, document.id)}
     seen = set()
     for item in new:
-        if _place(item) in seen:
+        if _key(item) in seen:
             raise InvalidInputError(f"{item.type} from {item.start} to {item.end} is given twice")
-        seen.add(_place(item))
+        seen.add(_key(item))
         check_annotation(document, item)
-        if kept := existing.pop(_place(item), None):
+        if kept := existing.pop(_key(item), None):
             _overwrite(session, kept, item)
         else:
             session.add(Annotation(document_id=document.id, **item.model_dump()))
@@ -79,13 +82,13 @@ def list_annotations(session: Session, document_id: str) -> Sequence[Annotation]
 
 
 def hash_annotations(annotations: Sequence[AnnotationBase]) -> str:
-    """Return a hash of what is marked in a document, and how far it is approved, in whatever order."""
-    marked = sorted((*_place(annotation), annotation.status) for annotation in annotations)
+    """Return a hash of the types, spans and statuses of a document's annotations, independent of their order."""
+    marked = sorted((*_key(annotation), annotation.status) for annotation in annotations)
     return hashlib.sha256(json.dumps(marked).encode()).hexdigest()
 
 
 def count_annotations(session: Session, document_id: str) -> int:
-    """Return how many annotations a document has, whatever their status."""
+    """Return the number of a document's annotations, of any status."""
     return session.exec(select(func.count()).select_from(Annotation).where(Annotation.document_id == document_id)).one()
 
 
@@ -96,10 +99,10 @@ def list_annotated_documents(session: Session) -> Sequence[str]:
 
 
 def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> list[AnnotationData]:
-    """Return each document's approved annotations as they are now, in the order of `document_ids`.
+    """Return the approved annotations of each document, in the order of `document_ids`.
 
-    Documents that are gone are left out. A type counts as reviewed in a document unless it was first used after the
-    last feedback on that document.
+    Deleted documents are left out. A type counts as reviewed in a document unless it was first used after the last
+    feedback on that document: its reviewer could not have marked it.
     """
     documents = {
         document.id: document
@@ -135,8 +138,8 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> lis
     return found
 
 
-def _wait_for_others(session: Session, document_id: str) -> None:
-    """Let one transaction at a time write a document's annotations: this changes nothing, but locks on any database."""
+def _lock_annotations(session: Session, document_id: str) -> None:
+    """Let only one transaction at a time change a document's annotations, by an update that changes nothing."""
     unchanged = update(Document).where(col(Document.id) == document_id).values(held_out=Document.held_out)
     session.exec(unchanged.execution_options(synchronize_session=False))
 
@@ -149,17 +152,17 @@ def _overwrite(session: Session, annotation: Annotation, new: AnnotationBase) ->
         session.add(annotation)
 
 
-def _place(annotation: AnnotationBase) -> tuple[str, int, int]:
+def _key(annotation: AnnotationBase) -> tuple[str, int, int]:
     return annotation.type, annotation.start, annotation.end
 
 
-def _check_free(session: Session, document_id: str, new: AnnotationBase, but: str | None = None) -> None:
+def _check_no_duplicate(session: Session, document_id: str, new: AnnotationBase, except_id: str | None = None) -> None:
     query = select(Annotation).where(
         Annotation.document_id == document_id,
         Annotation.type == new.type,
         Annotation.start == new.start,
         Annotation.end == new.end,
-        Annotation.id != but,
+        Annotation.id != except_id,
     )
     if other := session.exec(query).first():
         raise ConflictError(

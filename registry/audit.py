@@ -1,4 +1,4 @@
-"""Who changed what, when, and what was there before: written in the transaction of the change itself."""
+"""The audit log: who changed what, when, and the old values, written in the transaction of the change."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,19 +11,19 @@ from registry.tables import Annotation, ApiKey, AuditAction, AuditEntry, Documen
 
 _PRINCIPAL = "principal"
 _AUDITED = (Annotation, ApiKey, Document, Job)
-_NEVER_KEPT = {"text", "secret_hash"}
+_NEVER_RECORDED = {"text", "secret_hash"}
 _OF_ANNOTATIONS = col(AuditEntry.entity) == Annotation.__name__.lower()
 
 
-def act_for(session: Session, principal: str) -> None:
-    """Have what this session changes from now on recorded as done by `principal`."""
+def set_principal(session: Session, principal: str) -> None:
+    """Record every further change in this session as made by `principal`."""
     session.info[_PRINCIPAL] = principal
 
 
 def list_entries(
     session: Session, offset: int, limit: int, document_id: str | None = None
 ) -> tuple[Sequence[AuditEntry], int]:
-    """Return a page of the log, or of what was done to a document's annotations, newest first, and the whole's size."""
+    """Return one page of the log, or of a document's annotation changes, newest first, and the number of all entries."""
     query, count = select(AuditEntry), select(func.count()).select_from(AuditEntry)
     if document_id:
         of_document = col(AuditEntry.document_id) == document_id, _OF_ANNOTATIONS
@@ -33,13 +33,13 @@ def list_entries(
 
 
 def list_documents_changed_since(session: Session, job_id: str | None) -> set[str | None]:
-    """Return the documents with an annotation that was made, changed or deleted after a job was stored."""
+    """Return the documents of which an annotation was created, changed or deleted after the job was added."""
     stored = select(func.max(AuditEntry.id)).where(AuditEntry.entity_id == job_id).scalar_subquery()
     return set(session.exec(select(AuditEntry.document_id).where(_OF_ANNOTATIONS, col(AuditEntry.id) > stored)))
 
 
-def forget_contents(session: Session, document_id: str) -> None:
-    """Drop what the log holds of a document's contents; who did what stays."""
+def delete_old_values(session: Session, document_id: str) -> None:
+    """Delete the old values of a document's annotations from the log; the entries remain."""
     session.exec(update(AuditEntry).where(col(AuditEntry.document_id) == document_id).values(before=None))
 
 
@@ -68,10 +68,10 @@ def _list_changes(session: Session, principal: str) -> Iterator[AuditEntry]:
 
 
 def _describe_before(row: SQLModel, action: AuditAction) -> dict[str, Any] | None:
-    """Return the values that are overwritten, or all of what is deleted."""
+    """Return the values that are overwritten, or all values of a deleted row."""
     if action == AuditAction.CREATED:
         return None
-    names = type(row).model_fields.keys() - _NEVER_KEPT
+    names = type(row).model_fields.keys() - _NEVER_RECORDED
     if action == AuditAction.DELETED:
         values = {name: getattr(row, name) for name in names}
     else:

@@ -8,12 +8,14 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, event, make_url
+from sqlalchemy import Engine, event, exc, make_url
+from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import Session, create_engine
 
+from registry.errors import ConflictError, UnavailableError
 from registry.settings import Settings
 
-CONNECTIONS = 40  # for requests, as many as FastAPI has threads that answer them
+MAX_CONNECTIONS = 40  # as many as FastAPI has threads for requests
 _WAIT_FOR_OTHER_MIGRATIONS = {
     "postgresql": "SELECT pg_advisory_xact_lock(7236941)",
     "sqlite": "BEGIN IMMEDIATE",
@@ -21,30 +23,53 @@ _WAIT_FOR_OTHER_MIGRATIONS = {
 
 
 def build_engine(settings: Settings) -> Engine:
-    """Return an engine for the settings' database, whose errors show no values; the caller disposes of it."""
+    """Return an engine for the settings' database, whose errors show no values; the caller must dispose of it."""
     url = make_url(settings.database_url.get_secret_value())
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, hide_parameters=True, pool_size=CONNECTIONS, pool_pre_ping=True)
+        return create_engine(url, hide_parameters=True, pool_size=MAX_CONNECTIONS, pool_pre_ping=True)
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, hide_parameters=True, pool_size=CONNECTIONS, connect_args={"timeout": 30})
+    engine = create_engine(url, hide_parameters=True, pool_size=MAX_CONNECTIONS, connect_args={"timeout": 30})
     event.listen(engine, "connect", _configure_sqlite)
     return engine
 
 
 @contextmanager
 def open_session(settings: Settings) -> Iterator[Session]:
-    """Open the settings' database for one unit of work, committed at its end unless it raises."""
+    """Open the settings' database for one transaction, committed at the end of the block unless it raises.
+
+    Raises errors as `translate_database_errors` does.
+    """
     engine = build_engine(settings)
     try:
-        with Session(engine) as session, session.begin():
+        with translate_database_errors(), Session(engine) as session, session.begin():
             yield session
     finally:
         engine.dispose()
 
 
+@contextmanager
+def translate_database_errors() -> Iterator[None]:
+    """Raise ConflictError if a concurrent change interfered, UnavailableError if the database does not answer.
+
+    Any other error is a bug and remains as it is.
+    """
+    try:
+        yield
+    except (exc.IntegrityError, StaleDataError) as error:
+        if isinstance(error, exc.IntegrityError) and not _is_concurrent_change(error):
+            raise
+        raise ConflictError("Somebody changed the same record at the same time: read it again, then retry") from error
+    except (exc.OperationalError, exc.TimeoutError) as error:
+        if isinstance(error, exc.OperationalError) and _is_wrong_statement(error):
+            raise
+        raise UnavailableError(
+            "The database does not answer; try again when GET /system-status shows it alive"
+        ) from error
+
+
 def migrate(engine: Engine) -> None:
-    """Bring the database's tables to the newest version; processes that start at once do so one after the other."""
+    """Migrate the database to the newest schema; processes that do so at the same time wait for each other."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.begin() as connection:
@@ -54,7 +79,7 @@ def migrate(engine: Engine) -> None:
 
 
 def migrate_database(settings: Settings) -> None:
-    """Bring the settings' database to the newest version, for a process that keeps no engine."""
+    """Migrate the settings' database to the newest schema."""
     engine = build_engine(settings)
     try:
         migrate(engine)
@@ -65,3 +90,21 @@ def migrate_database(settings: Settings) -> None:
 def _configure_sqlite(connection: sqlite3.Connection, _: Any) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _is_concurrent_change(error: exc.DBAPIError) -> bool:
+    """Tell whether a constraint was violated that a correct request violates only if another request is faster."""
+    violated = {
+        "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_FOREIGNKEY",
+        "23505", "23503",  # PostgreSQL's codes for unique and foreign keys
+    }  # fmt: skip
+    return not violated.isdisjoint(_list_codes(error))
+
+
+def _is_wrong_statement(error: exc.DBAPIError) -> bool:
+    """Tell whether SQLite rejects the statement itself, say for a missing table; PostgreSQL has other errors for it."""
+    return "SQLITE_ERROR" in _list_codes(error)
+
+
+def _list_codes(error: exc.DBAPIError) -> set[str | None]:
+    return {getattr(error.orig, "sqlite_errorname", None), getattr(error.orig, "sqlstate", None)}

@@ -1,4 +1,4 @@
-"""The original files and the places of their characters, in a folder or any fsspec URL."""
+"""The document store: original files and the boxes of their characters, in a folder or at any fsspec URL."""
 
 import io
 
@@ -13,17 +13,14 @@ FloatArray = NDArray[np.float32]
 
 
 class DocumentStore:
-    """Keeps for each document its `content` and, for PDFs, the `boxes` of its characters."""
+    """Stores each document's `content` and, for a PDF, the `boxes` of its characters: see `intake.pdf_reader`."""
 
     def __init__(self, settings: Settings) -> None:
         self._files, root = fsspec.core.url_to_fs(settings.document_store_url)
         self._root = root.rstrip("/")
 
     def save(self, document_id: str, content: bytes, boxes: FloatArray | None) -> None:
-        """Store a document's bytes and its characters' boxes, shape (characters, 4), or neither.
-
-        Raises UnavailableError where they cannot be written.
-        """
+        """Store a document's bytes and boxes (characters, 5), or neither; raises UnavailableError if writing fails."""
         try:
             self._write(f"{document_id}/content", content)
             if boxes is not None:
@@ -37,18 +34,18 @@ class DocumentStore:
             ) from error
 
     def load_content(self, document_id: str) -> bytes:
-        """Return the bytes that were uploaded; raises FileNotFoundError."""
+        """Return the uploaded bytes; raises FileNotFoundError."""
         content: bytes = self._files.cat_file(f"{self._root}/{document_id}/content")
         return content
 
     def load_boxes(self, document_id: str) -> FloatArray:
-        """Return each character's box, shape (characters, 4); raises FileNotFoundError for plain text."""
+        """Return the boxes (characters, 5); raises FileNotFoundError for plain text."""
         content = self._files.cat_file(f"{self._root}/{document_id}/boxes.npy")
         boxes: FloatArray = np.load(io.BytesIO(content), allow_pickle=False)
         return boxes
 
     def delete(self, document_id: str) -> None:
-        """Remove what is stored of a document."""
+        """Delete everything stored of a document."""
         if self._files.exists(f"{self._root}/{document_id}"):
             self._files.rm(f"{self._root}/{document_id}", recursive=True)
 

@@ -1,4 +1,9 @@
-"""What can be wrong with a request, each with the HTTP status that says so."""
+"""Errors whose message is meant for the client, each with its HTTP status, and the translation of HTTP errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
 
 
 class ContractFeedbackError(Exception):
@@ -7,8 +12,20 @@ class ContractFeedbackError(Exception):
     status_code = 500
 
 
+class UnauthorizedError(ContractFeedbackError):
+    """There is no API key, or an unknown one."""
+
+    status_code = 401
+
+
+class ForbiddenError(ContractFeedbackError):
+    """The API key lacks the scope."""
+
+    status_code = 403
+
+
 class NotFoundError(ContractFeedbackError):
-    """What the request names does not exist."""
+    """The request names something that does not exist."""
 
     status_code = 404
 
@@ -20,7 +37,7 @@ class ConflictError(ContractFeedbackError):
 
 
 class StaleRevisionError(ContractFeedbackError):
-    """What is to be changed was changed since it was read."""
+    """The record was changed after the client read it."""
 
     status_code = 412
 
@@ -32,40 +49,39 @@ class TooLargeError(ContractFeedbackError):
 
 
 class UnsupportedFileError(ContractFeedbackError):
-    """The upload is no PDF and no plain text."""
+    """The upload is neither a PDF nor plain text."""
 
     status_code = 415
 
 
 class InvalidInputError(ContractFeedbackError):
-    """The request can be read but makes no sense: a broken PDF, a value that is not at its offsets."""
+    """The request is well-formed but makes no sense: a broken PDF, a value that is not at its offsets."""
 
     status_code = 422
 
 
 class TooManyError(ContractFeedbackError):
-    """More than is allowed at a time: later it may be."""
+    """A rate or queue limit is reached; the same request may succeed later."""
 
     status_code = 429
 
 
 class UnavailableError(ContractFeedbackError):
-    """A part of the installation does not do its work now."""
+    """A part of the installation does not work at the moment."""
 
     status_code = 503
 
 
 class TamperedModelError(UnavailableError):
-    """A model's files are not those whose hash was registered with it."""
+    """The files of a model are not those whose hash was registered."""
 
 
-class UnauthorizedError(ContractFeedbackError):
-    """No API key, or one that is not known."""
-
-    status_code = 401
-
-
-class ForbiddenError(ContractFeedbackError):
-    """The key lacks the scope."""
-
-    status_code = 403
+@contextmanager
+def translate_http_errors(service: str) -> Iterator[None]:
+    """Raise UnavailableError where an HTTP request to a service fails."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise UnavailableError(
+            f"{service} does not answer; try again when GET /system-status shows it alive"
+        ) from error

@@ -1,4 +1,4 @@
-"""API keys: made, looked up, revoked; of the secret in them only an argon2 hash is kept."""
+"""API keys; only an argon2 hash of the secret in a key is stored."""
 
 import secrets
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from registry.errors import InvalidInputError, NotFoundError
 from registry.tables import MAX_NAME, ApiKey
 
 _hasher = PasswordHasher()
-_USE_IS_NOTED_EVERY = timedelta(minutes=1)
+_LAST_USE_ACCURACY = timedelta(minutes=1)
 
 
 class Scope(StrEnum):
-    """What a key permits: each scope for itself, `admin` all."""
+    """What a key permits; `admin` permits everything."""
 
     READ = "read"
     ANNOTATE = "annotate"
@@ -27,9 +27,9 @@ class Scope(StrEnum):
 
 
 def add_key(session: Session, name: str, scopes: Sequence[Scope]) -> str:
-    """Store a new key and return it, `cf_`, its id, `_` and its secret; it cannot be read back later.
+    """Add a key and return it as `cf_ID_SECRET`; the secret cannot be read later.
 
-    Raises InvalidInputError for a name that is empty, too long to stand for a reviewer's, or not printable.
+    Raises InvalidInputError for a name that is empty, longer than a reviewer's name, or not printable.
     """
     if not 0 < len(name) <= MAX_NAME or not name.isprintable():
         raise InvalidInputError(f"A key's name has 1 to {MAX_NAME} printable characters")
@@ -40,25 +40,25 @@ def add_key(session: Session, name: str, scopes: Sequence[Scope]) -> str:
 
 
 def find_key(session: Session, key: str) -> ApiKey | None:
-    """Return who holds this key, if it is not revoked, and note that it is used."""
+    """Return the key unless it is unknown or revoked, and record its use."""
     _, key_id, secret = [*key.split("_", 2), "", ""][:3]
     found = session.get(ApiKey, key_id)
     if found is None or found.revoked_at or not _is_secret(secret, found.secret_hash):
         return None
     now = datetime.now(UTC)
-    if found.last_used_at is None or abs(now - found.last_used_at) > _USE_IS_NOTED_EVERY:
+    if found.last_used_at is None or abs(now - found.last_used_at) > _LAST_USE_ACCURACY:
         found.last_used_at = now
         session.add(found)
     return found
 
 
 def list_keys(session: Session) -> Sequence[ApiKey]:
-    """Return all keys, revoked ones, too, in the order in which they were made."""
+    """Return all keys in the order of their creation, including revoked ones."""
     return session.exec(select(ApiKey).order_by(col(ApiKey.created_at))).all()
 
 
 def revoke_key(session: Session, key_id: str) -> ApiKey:
-    """Make a key worthless from now on; raises NotFoundError."""
+    """Revoke a key; raises NotFoundError."""
     found = session.get(ApiKey, key_id)
     if found is None:
         raise NotFoundError(f"There is no key {key_id}: `contract-feedback list-keys` shows all")
@@ -68,12 +68,12 @@ def revoke_key(session: Session, key_id: str) -> ApiKey:
 
 
 def has_keys(session: Session) -> bool:
-    """Tell whether there is any key that is not revoked."""
+    """Tell whether there is a key that is not revoked."""
     query = select(func.count()).select_from(ApiKey).where(col(ApiKey.revoked_at).is_(None))
     return session.exec(query).one() > 0
 
 
-@lru_cache(maxsize=1024)  # argon2 is slow on purpose: each process asks it once for a key
+@lru_cache(maxsize=1024)  # argon2 is slow on purpose: each process verifies a key once
 def _is_secret(secret: str, secret_hash: str) -> bool:
     try:
         return _hasher.verify(secret_hash, secret)

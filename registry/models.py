@@ -1,35 +1,62 @@
-"""The models in MLflow: a run for each fine-tuning, a version for each challenger, the alias `champion` for the served.
+"""Models in MLflow: one run for each fine-tuning, one version for each challenger; the alias `champion` is served.
 
-A tagger's files are artifacts of its run before the version exists, so no version is ever half-written.
+The files of a tagger are artifacts of its run before the version is created, so every version is complete.
 """
 
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import requests
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
-from pydantic import BaseModel, Field
+from mlflow.protos.databricks_pb2 import (
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    REQUEST_LIMIT_EXCEEDED,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+    ErrorCode,
+)
+from pydantic import AliasChoices, BaseModel, Field
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import FineTuning
-from embeddinggemma_feasibility.evaluation import ModelScores
 from embeddinggemma_feasibility.tagger import Tagger
 from registry.errors import NotFoundError, TamperedModelError, UnavailableError
 from registry.kept_models import KeptModels, hash_files
-from registry.outcome import Outcome
+from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
 from registry.tracking import log_chart, log_comparison, log_fine_tuning
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 _SHA256 = "model_sha256"
+_MISSING = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
+_OUTAGE = {ErrorCode.Name(code) for code in (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, REQUEST_LIMIT_EXCEEDED)}
+
+
+@contextmanager
+def _needs_mlflow() -> Iterator[None]:
+    """Raise UnavailableError if MLflow does not answer or fails; any other error is a bug and remains as it is."""
+    try:
+        yield
+    except (MlflowException, requests.RequestException) as error:  # artifacts raise the latter
+        if not _is_outage(error):
+            raise
+        raise UnavailableError("MLflow does not answer; try again when GET /system-status shows it alive") from error
+
+
+def _is_outage(error: MlflowException | requests.RequestException) -> bool:
+    if isinstance(error, MlflowException):
+        return error.error_code in _OUTAGE
+    return error.response is None or error.response.status_code >= 500
 
 
 class ModelVersion(BaseModel):
@@ -37,80 +64,87 @@ class ModelVersion(BaseModel):
 
     version: str
     created_at: datetime
-    is_champion: bool = Field(description="Whether this is the version that is served")
-    parent_version: str | None = Field(description="The version its fine-tuning started from")
-    reason: str = Field(description="Why it was promoted, or not, when it was made")
+    is_champion: bool = Field(description="Whether extractions are served by this version")
+    parent_version: str | None = Field(description="The version from which its fine-tuning started")
+    reason: str = Field(description="Why it was promoted, or not")
     scores: ModelScores
     mlflow_run_id: str
     mlflow_run: str = Field(description="The run in the MLflow UI")
 
 
 class Lineage(BaseModel):
-    """What made a version: the annotations taught and replayed, as offsets by document."""
+    """The annotations a version was trained on: type, start and end, by document."""
 
-    taught: dict[str, list[dict[str, Any]]]
-    replayed: dict[str, list[dict[str, Any]]]
+    training: dict[str, list[dict[str, Any]]] = Field(validation_alias=AliasChoices("training", "taught"))
+    replay: dict[str, list[dict[str, Any]]] = Field(validation_alias=AliasChoices("replay", "replayed"))
 
 
 class ModelRegistry:
-    """The settings' registered model; its methods raise UnavailableError or MlflowException where MLflow is away."""
+    """The registered model of the settings; each method raises UnavailableError if MLflow does not answer."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._name = settings, settings.model_name
         self._client = MlflowClient(settings.mlflow_tracking_uri, settings.mlflow_tracking_uri)
         self._kept = KeptModels(Path(settings.cache_folder) / "models")
 
+    @_needs_mlflow()
     def find_champion(self) -> str | None:
-        """Return the version that is served."""
+        """Return the version that is served, None before the first."""
         try:
             return str(self._client.get_model_version_by_alias(self._name, CHAMPION).version)
         except MlflowException as error:
             _check_missing(error)
             return None
 
+    @_needs_mlflow()
     def load_tagger(self, version: str) -> Tagger:
-        """Load a version's tagger, from this machine or from MLflow.
+        """Load the tagger of a version, from this machine's copy or from MLflow.
 
         Raises NotFoundError, and TamperedModelError if its files are not those that were registered.
         """
         found = self._get(version)
         return self._load_tagger(str(found.run_id), found.tags.get(_SHA256, ""))
 
+    @_needs_mlflow()
     def get_version(self, version: str) -> ModelVersion:
         """Return a version; raises NotFoundError."""
         return self._describe(self._get(version), self.find_champion())
 
+    @_needs_mlflow()
     def get_lineage(self, version: str) -> Lineage:
-        """Return what made a version; raises NotFoundError."""
+        """Return the annotations a version was trained on; raises NotFoundError."""
         with tempfile.TemporaryDirectory() as folder:
             path = self._client.download_artifacts(str(self._get(version).run_id), "lineage.json", folder)
             return Lineage.model_validate_json(Path(path).read_text())
 
+    @_needs_mlflow()
     def list_versions(self) -> list[ModelVersion]:
         """Return all versions, newest first."""
         found = self._client.search_model_versions(f"name = '{self._name}'")
         champion = self.find_champion()
         return [self._describe(version, champion) for version in sorted(found, key=lambda v: -int(v.version))]
 
+    @_needs_mlflow()
     def promote(self, version: str) -> None:
-        """Make a version the champion, in one step; raises NotFoundError."""
+        """Make a version the champion, atomically; raises NotFoundError."""
         self._client.set_registered_model_alias(self._name, CHAMPION, self._get(version).version)
 
+    @_needs_mlflow()
     def save_challenger(
         self,
         flow_run_id: str,
         fine_tuning: FineTuning,
-        taught: Sequence[AnnotationData],
-        replayed: Sequence[AnnotationData],
+        training: Sequence[AnnotationData],
+        replay: Sequence[AnnotationData],
         parent_version: str | None,
     ) -> str:
-        """Store a fine-tuned tagger and how it came about in an MLflow run, and return the run's id."""
+        """Store a fine-tuned tagger, with its parameters and lineage, in an MLflow run; return the id of the run."""
         tags = {"flow_run_id": flow_run_id, "parent_version": parent_version or "none"}
         started = int((time.time() - fine_tuning.seconds) * 1000)
         run = self._client.create_run(self._experiment_id, started, tags, f"challenger {flow_run_id[:8]}")
         run_id = str(run.info.run_id)
-        log_fine_tuning(self._client, run_id, fine_tuning, len(taught), len(replayed))
-        lineage = Lineage(taught=_list_spans(taught), replayed=_list_spans(replayed))
+        log_fine_tuning(self._client, run_id, fine_tuning, len(training), len(replay))
+        lineage = Lineage(training=_list_spans(training), replay=_list_spans(replay))
         self._client.log_dict(run_id, lineage.model_dump(), "lineage.json")
         with tempfile.TemporaryDirectory() as folder:
             fine_tuning.tagger.save(Path(folder))
@@ -121,21 +155,24 @@ class ModelRegistry:
         self._client.set_tag(run_id, "trained", "yes")
         return run_id
 
+    @_needs_mlflow()
     def find_challenger(self, flow_run_id: str) -> tuple[str, Tagger] | None:
-        """Return the MLflow run's id and the tagger, if this flow run has trained one already."""
+        """Return the tagger that a flow run has trained already, with the id of its MLflow run."""
         query = f"tags.flow_run_id = '{flow_run_id}' and tags.trained = 'yes'"
         for run in self._client.search_runs([self._experiment_id], query):
             return str(run.info.run_id), self._load_tagger(str(run.info.run_id), run.data.tags.get(_SHA256, ""))
         return None
 
-    def register(self, run_id: str, outcome: Outcome, challenger: ModelScores) -> str:
-        """Make the tagger of an MLflow run a version with its comparison; return the version, or the one it is."""
+    @_needs_mlflow()
+    def register(self, run_id: str, outcome: Outcome) -> str:
+        """Register the tagger of an MLflow run with its comparison, unless it is registered; return the version."""
         for existing in self._client.search_model_versions(f"name = '{self._name}' and run_id = '{run_id}'"):
             return str(existing.version)
-        log_comparison(self._client, run_id, challenger, outcome.champion)
+        log_comparison(self._client, run_id, outcome)
         self._ensure_registered_model()
         tags = self._client.get_run(run_id).data.tags
-        decision = "promoted" if outcome.promoted else "not promoted"
+        promoted = outcome.decision == Decision.PROMOTED
+        decision = "promoted" if promoted else "not promoted"
         created = self._client.create_model_version(
             self._name,
             f"runs:/{run_id}/model",
@@ -145,19 +182,21 @@ class ModelRegistry:
         )
         version = str(created.version)
         self._client.set_registered_model_alias(self._name, CHALLENGER, version)
-        taught = len(outcome.taught_documents)
-        self._client.set_tag(run_id, "mlflow.runName", f"v{version} · taught {taught} document{'s' * (taught != 1)}")
+        count = len(outcome.training_documents)
+        name = f"v{version} · trained on {count} document{'s' * (count != 1)}"
+        self._client.set_tag(run_id, "mlflow.runName", name)
         self._client.set_tag(run_id, "mlflow.note.content", outcome.reason)
         self._client.set_tag(run_id, "decision", decision)
         self._client.set_terminated(run_id)
         return version
 
+    @_needs_mlflow()
     def log_chart(self, run_id: str, outcome: Outcome) -> None:
-        """Show a run in a picture: best when the decision was carried out, since it takes time."""
-        if outcome.challenger:
-            log_chart(self._client, run_id, outcome.challenger, outcome.champion)
+        """Add the chart of a run; it takes time, so do it after the promotion."""
+        log_chart(self._client, run_id, outcome)
 
-    def run_url(self, run_id: str) -> str:
+    @_needs_mlflow()
+    def get_run_url(self, run_id: str) -> str:
         """Return the address of a run in the MLflow UI."""
         return f"{self._settings.mlflow_ui_url}/#/experiments/{self._experiment_id}/runs/{run_id}"
 
@@ -208,7 +247,7 @@ class ModelRegistry:
             reason=found.description or "",
             scores=ModelScores(**{**json.loads(scores), "version": str(found.version)}),
             mlflow_run_id=run_id,
-            mlflow_run=self.run_url(run_id),
+            mlflow_run=self.get_run_url(run_id),
         )
 
 
@@ -220,6 +259,6 @@ def _list_spans(documents: Sequence[AnnotationData]) -> dict[str, list[dict[str,
 
 
 def _check_missing(error: MlflowException) -> None:
-    missing = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
-    if error.error_code not in missing:
-        raise UnavailableError("MLflow does not answer; try again when GET /system-status shows it alive") from error
+    """Raise the error unless it says that something does not exist."""
+    if error.error_code not in _MISSING:
+        raise error

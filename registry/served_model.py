@@ -1,4 +1,4 @@
-"""The model that answers extractions: always the champion of the moment."""
+"""The model that serves extractions: the current champion, kept in memory."""
 
 import threading
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from registry.models import ModelRegistry
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A tagger and the version it is: one answer uses one of these throughout."""
+    """A tagger and its version; each response uses only one of these."""
 
     version: str
     tagger: Tagger
 
 
 class ServedModel:
-    """Loads the champion when it is first needed and again whenever it has changed."""
+    """Loads the champion when it is first needed, and again when it has changed."""
 
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
@@ -25,9 +25,9 @@ class ServedModel:
         self._loaded: LoadedModel | None = None
 
     def get(self) -> LoadedModel | None:
-        """Return the champion, or None before the first; without MLflow, the one loaded last.
+        """Return the champion, None before the first; if MLflow does not answer, the model loaded last.
 
-        Raises UnavailableError if MLflow does not answer and none was loaded.
+        Raises UnavailableError if MLflow does not answer and no model is loaded.
         """
         loaded = self._loaded
         if loaded and loaded.version == self.find_version():
@@ -43,7 +43,7 @@ class ServedModel:
             return self._loaded
 
     def find_version(self) -> str | None:
-        """Return the version that would answer now, without loading it."""
+        """Return the version that serves now, without loading it."""
         try:
             return self._registry.find_champion()
         except UnavailableError:

@@ -5,15 +5,21 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import uuid4
 
-from sqlalchemy import JSON, Column, DateTime, Index, Integer, String, Text, TypeDecorator, text
+from pydantic import ConfigDict
+from sqlalchemy import JSON, Column, ColumnElement, DateTime, Index, Integer, String, Text, TypeDecorator, func, text
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.sql.operators import OperatorType
+from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel, UniqueConstraint
 
-MAX_NAME = 200  # characters of a person's
+from registry.outcome import Outcome
+
+MAX_NAME = 200  # characters of a reviewer's or a key's name
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time that comes back as UTC: from SQLite without a zone, from PostgreSQL in the server's."""
+    """A point in time, always loaded as UTC; SQLite returns it without a zone, PostgreSQL in the server's zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -23,6 +29,25 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class OutcomeColumn(TypeDecorator[Outcome]):
+    """An `Outcome`, stored as JSON."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: Outcome | None, dialect: Dialect) -> dict[str, Any] | None:
+        """Return what is stored."""
+        return value.model_dump(mode="json") if value else None
+
+    def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> Outcome | None:
+        """Return the stored outcome."""
+        return Outcome.model_validate(value) if value else None
+
+    def coerce_compared_value(self, op: OperatorType | None, value: Any) -> TypeEngine[Any]:
+        """Compare fields of the JSON as plain JSON, as SQLAlchemy asks of a decorated JSON type."""
+        return self.impl_instance.coerce_compared_value(op, value)
 
 
 def _now() -> datetime:
@@ -38,27 +63,27 @@ def _foreign_key(target: str, **kwargs: Any) -> Any:
 
 
 class DocumentBase(SQLModel):
-    """What a client sees of a document."""
+    """The fields of a document that clients see."""
 
     id: str = Field(default_factory=_new_id, primary_key=True)
     filename: str
     media_type: str
-    sha256: str = Field(unique=True, description="Of the uploaded bytes")
+    sha256: str = Field(unique=True, description="Hash of the uploaded bytes")
     size_bytes: int
     page_count: int
     character_count: int
-    held_out: bool = Field(description="Feedback on a held-out document measures models instead of teaching them")
+    held_out: bool = Field(description="Feedback on a held-out document measures models; no model learns from it")
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime, index=True)
 
 
 class Document(DocumentBase, table=True):
-    """A contract: its text here, its original file and the characters' places in the document store."""
+    """A contract with its text; the document store holds its original file and the boxes of its characters."""
 
     text: str = Field(sa_type=Text)
 
 
 class AnnotationStatus(StrEnum):
-    """Only approved annotations teach."""
+    """Models learn from approved annotations only."""
 
     DRAFT = "draft"
     APPROVED = "approved"
@@ -66,7 +91,7 @@ class AnnotationStatus(StrEnum):
 
 
 class AnnotationBase(SQLModel):
-    """An entity as a reviewer sees it; offsets are Python string indices into the document's text, `end` exclusive."""
+    """An entity marked by a reviewer; offsets are Python string indices into the document's text, `end` exclusive."""
 
     type: str = Field(min_length=1, max_length=100)
     value: str = Field(min_length=1, sa_type=Text)
@@ -77,11 +102,11 @@ class AnnotationBase(SQLModel):
     status: AnnotationStatus = Field(default=AnnotationStatus.APPROVED, sa_type=String)
 
 
-_revision = Column("revision", Integer, nullable=False)  # SQLAlchemy overwrites no row that has another one by now
+_revision = Column("revision", Integer, nullable=False)  # SQLAlchemy raises StaleDataError if it has changed
 
 
 class Annotation(AnnotationBase, table=True):
-    """One marked entity."""
+    """A stored annotation."""
 
     __table_args__ = (UniqueConstraint("document_id", "type", "start", "end"),)
     __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": _revision}
@@ -90,11 +115,11 @@ class Annotation(AnnotationBase, table=True):
     document_id: str = _foreign_key("document.id")
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
     updated_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
-    revision: int = Field(default=1, sa_column=_revision, description="1, then one more with each change")
+    revision: int = Field(default=1, sa_column=_revision, description="Starts at 1 and grows by 1 with each change")
 
 
 class JobType(StrEnum):
-    """What asked for the training."""
+    """What requested the training."""
 
     FEEDBACK = "feedback"
     TRAINING_RUN = "training_run"
@@ -107,68 +132,75 @@ _number = Column(
 
 
 class Job(SQLModel, table=True):
-    """A request to learn: stored before it is launched, answered by the flow run that claims it.
+    """A request to learn: stored before a flow run is launched for it, answered by the run that claims it.
 
-    Its state, history and progress are Prefect's; only what must outlive Prefect's database stands here.
+    State, history and progress of the run are in Prefect. This row holds what must outlive Prefect's database;
+    `feedback/job_state.py` combines both.
     """
 
     __table_args__ = (Index("ix_job_unanswered", "number", sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED),)
+    model_config = ConfigDict(ignored_types=(hybrid_property,))  # type: ignore[assignment]
 
     id: str = Field(default_factory=_new_id, primary_key=True)
-    type: str
+    type: JobType = Field(sa_type=String)
     triggered_by: str
     note: str | None = Field(default=None, sa_type=Text)
     number: int | None = Field(
-        default=None, sa_column=_number, description="In the order of their storing, whatever the clock says"
+        default=None, sa_column=_number, description="Jobs are ordered by it, since the clock may be set back"
     )
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
-    flow_run_id: str | None = Field(default=None, index=True, description="The run launched for this job")
-    claimed_by: str | None = Field(
-        default=None, index=True, description="The run that learns from it, not always its own"
+    launched_run_id: str | None = Field(default=None, index=True, description="The flow run launched for this job")
+    claiming_run_id: str | None = Field(
+        default=None, index=True, description="The flow run that answers it, which may be that of another job"
     )
-    annotations_sha256: str | None = Field(default=None, description="Of the document's annotations at the feedback")
+    annotations_sha256: str | None = Field(default=None, description="Hash of the document's annotations when stored")
     idempotency_key: str | None = Field(
-        default=None, unique=True, index=True, description="The client's, behind the name of its API key"
+        default=None, unique=True, index=True, description="The name of the API key, a space, the client's own key"
     )
-    attempts: int = Field(default=0, description="Runs that ended without an answer")
-    last_failure: str | None = Field(default=None, sa_type=Text, description="Why the last of those ended")
-    outcome: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    failures: int = Field(default=0, description="Number of runs that ended without an answer")
+    last_failure: str | None = Field(default=None, sa_type=Text, description="Why the last of those runs ended")
+    outcome: Outcome | None = Field(default=None, sa_type=OutcomeColumn, description="The answer")
 
-    @property
-    def has_failed(self) -> bool:
-        """Tell whether the answer is that no model was made."""
-        return bool(self.outcome and self.outcome.get("failed"))
+    @hybrid_property
+    def run_id(self) -> str | None:
+        """Return the run that is to answer the job: the one that claimed it or, before, the one launched for it."""
+        return self.claiming_run_id or self.launched_run_id
+
+    @run_id.inplace.expression
+    @classmethod
+    def _run_id_expression(cls) -> ColumnElement[str | None]:
+        return func.coalesce(cls.claiming_run_id, cls.launched_run_id)
 
 
 class JobDocument(SQLModel, table=True):
-    """A document a job learns from."""
+    """A document from which a job learns."""
 
     job_id: str = _foreign_key("job.id", primary_key=True)
     document_id: str = _foreign_key("document.id", primary_key=True)
 
 
 class Correction(SQLModel, table=True):
-    """A value that a model and a reviewer once disagreed on; the annotations of today say who is right."""
+    """A value on which a model and a reviewer once disagreed; the current annotations say who was right."""
 
     document_id: str = _foreign_key("document.id", primary_key=True)
     type: str = Field(primary_key=True)
-    value: str = Field(primary_key=True, sa_type=Text, description="Normalised as for the document-level value F1")
+    value: str = Field(primary_key=True, sa_type=Text, description="Normalised as in `evaluation.normalise_value`")
 
 
 class ApiKey(SQLModel, table=True):
-    """Who may do what; of the key itself only a hash is kept."""
+    """An API key with its scopes; only a hash of its secret is stored."""
 
-    id: str = Field(primary_key=True, description="Stands in the key")
+    id: str = Field(primary_key=True, description="Part of the key")
     name: str
-    secret_hash: str = Field(description="By argon2, of the 256 random bits in the key")
+    secret_hash: str = Field(description="argon2 hash of the 256 random bits in the key")
     scopes: list[str] = Field(sa_type=JSON)
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
-    last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="To the minute")
+    last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="Accurate to one minute")
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class AuditAction(StrEnum):
-    """What was done."""
+    """The kind of a change."""
 
     CREATED = "created"
     CHANGED = "changed"
@@ -176,9 +208,9 @@ class AuditAction(StrEnum):
 
 
 class AuditEntry(SQLModel, table=True):
-    """One change by one principal; entries are only added."""
+    """One change by one principal; entries are never changed."""
 
-    id: int | None = Field(default=None, primary_key=True, description="In the order of the changes")
+    id: int | None = Field(default=None, primary_key=True, description="Entries are ordered by it")
     at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
     principal: str = Field(description="The name of the API key")
     action: AuditAction = Field(sa_type=String)

@@ -1,4 +1,4 @@
-"""What an MLflow run shows of a fine-tuning: parameters, loss curve, scores by type, a chart."""
+"""What an MLflow run shows: parameters, the loss curve, scores by type, a chart."""
 
 import re
 from datetime import UTC, datetime
@@ -8,21 +8,22 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from embeddinggemma_feasibility.contract_data_trainer import FineTuning
-from embeddinggemma_feasibility.evaluation import Evaluation, ModelScores
+from embeddinggemma_feasibility.evaluation import Evaluation
+from registry.outcome import ModelScores, Outcome
 
 _NOT_IN_A_NAME = re.compile(r"[^\w.\- :/]")
 
 
-def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuning, taught: int, replayed: int) -> None:
-    """Log what was trained and how, and the loss of each step."""
+def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuning, training: int, replay: int) -> None:
+    """Log the parameters, the numbers of training and replay documents, and the loss of each step."""
     tagger, now = fine_tuning.tagger, _now()
     params = {
         **tagger.config.model_dump(),
         "encoder": tagger.encoder.name,
         "encoder_sha256": tagger.encoder.sha256,
         "entity_types": ", ".join(tagger.types)[:500],
-        "taught_documents": taught,
-        "replayed_documents": replayed,
+        "training_documents": training,
+        "replayed_documents": replay,
         "samples": fine_tuning.sample_count,
     }
     metrics = [Metric("training/loss", loss, now, step) for step, loss in enumerate(fine_tuning.losses, 1)]
@@ -30,11 +31,14 @@ def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuning, 
     client.log_batch(run_id, metrics, [Param(name, str(value)) for name, value in params.items()])
 
 
-def log_comparison(client: MlflowClient, run_id: str, challenger: ModelScores, champion: ModelScores | None) -> None:
+def log_comparison(client: MlflowClient, run_id: str, outcome: Outcome) -> None:
     """Log the challenger's scores beside the champion's."""
+    challenger, champion = outcome.challenger, outcome.champion
+    if challenger is None:
+        return
     metrics = {"score": challenger.score, **_metrics("held_out", challenger.held_out)}
-    if challenger.corrections_kept is not None:
-        metrics["corrections_kept"] = challenger.corrections_kept
+    if challenger.corrections_reproduced is not None:
+        metrics["corrections_reproduced"] = challenger.corrections_reproduced
     if champion:
         metrics["champion/score"] = champion.score
         metrics |= _metrics("champion", champion.held_out)
@@ -43,14 +47,15 @@ def log_comparison(client: MlflowClient, run_id: str, challenger: ModelScores, c
     client.log_dict(run_id, challenger.model_dump(mode="json"), "scores.json")
 
 
-def log_chart(client: MlflowClient, run_id: str, challenger: ModelScores, champion: ModelScores | None) -> None:
-    """Log the loss curve and the scores by type as a picture."""
-    losses = [metric.value for metric in client.get_metric_history(run_id, "training/loss")]
-    client.log_figure(run_id, draw_chart(losses, challenger, champion), "report.png")
+def log_chart(client: MlflowClient, run_id: str, outcome: Outcome) -> None:
+    """Log a chart of the loss curve and the scores by type."""
+    if outcome.challenger:
+        losses = [metric.value for metric in client.get_metric_history(run_id, "training/loss")]
+        client.log_figure(run_id, draw_chart(losses, outcome.challenger, outcome.champion), "report.png")
 
 
 def draw_chart(losses: list[float], challenger: ModelScores, champion: ModelScores | None) -> Figure:
-    """Draw the loss curve, and each type's value F1 on held-out documents beside the champion's."""
+    """Draw the loss curve, and the value F1 of each type on held-out documents, beside the champion's."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     curve, bars = figure.subplots(1, 2)
     curve.plot(range(1, len(losses) + 1), losses, color="tab:blue")
@@ -64,7 +69,7 @@ def draw_chart(losses: list[float], challenger: ModelScores, champion: ModelScor
         bars.barh(places, heights, 0.38, label=f"{label}: score {scores.score:.2f}")
     bars.set_yticks([position + 0.2 * (len(both) - 1) for position in range(len(types))], types)
     title = f"Value F1 on {challenger.held_out.document_count} held-out documents"
-    bars.set(title=title if types else f"{title}: corrections kept decide", xlim=(0, 1))
+    bars.set(title=title if types else f"{title}: corrections decide", xlim=(0, 1))
     bars.legend(loc="lower center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False)
     return figure
 

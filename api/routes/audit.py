@@ -1,12 +1,14 @@
-"""Who changed what: the log of all writes, and what became of a document's annotations."""
+"""The audit log: all writes, and the history of a document's annotations."""
 
 from fastapi import APIRouter
 from sqlmodel import Session
 
 from api.dependencies import AdministratorDep, LimitDep, OffsetDep, ReaderDep, SessionDep
-from api.schemas import AuditEntryPublic, Page, Text, errors
+from api.errors import document_errors
+from api.schemas import AuditEntryPublic, Page
 from registry.audit import list_entries
 from registry.documents import get_document
+from registry.text_types import Text
 
 router = APIRouter(tags=["audit"])
 
@@ -19,11 +21,11 @@ def read_audit_log(
     return _respond_page(session, offset, limit)
 
 
-@router.get("/documents/{document_id}/history", responses=errors(404))
+@router.get("/documents/{document_id}/history", responses=document_errors(404))
 def read_history(
     document_id: Text, session: SessionDep, _: ReaderDep, offset: OffsetDep = 0, limit: LimitDep = 50
 ) -> Page[AuditEntryPublic]:
-    """List every change of a document's annotations, newest first: who, when, what before."""
+    """List every change to a document's annotations, newest first: who, when, the old values."""
     get_document(session, document_id)
     return _respond_page(session, offset, limit, document_id)
 

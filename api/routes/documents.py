@@ -5,17 +5,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, File, Response, UploadFile, status
 from fastapi.responses import PlainTextResponse
-from sqlalchemy.exc import IntegrityError
 
 from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, Services, ServicesDep, SessionDep
-from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page, Text, errors
+from api.errors import document_errors
+from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
 from embeddinggemma_feasibility.annotation_data import Entity
+from feedback.held_out import is_held_out
 from intake.location import locate
 from intake.reading import read_document
-from registry.audit import forget_contents
-from registry.documents import find_document_by_content, get_document, is_held_out, list_documents
-from registry.errors import TooLargeError
+from registry.audit import delete_old_values
+from registry.database import translate_database_errors
+from registry.documents import find_document_by_content, get_document, list_documents
+from registry.errors import ConflictError, TooLargeError
 from registry.tables import Document
+from registry.text_types import Text
 
 router = APIRouter(prefix="/documents", tags=["documents"])
 _PLAIN_TEXT = {"text/plain": {"schema": {"type": "string"}}}
@@ -23,7 +26,10 @@ _ORIGINAL_FILE = {"application/pdf": {"schema": {"type": "string", "format": "bi
 
 
 @router.post(
-    "", status_code=status.HTTP_201_CREATED, response_model=DocumentPublic, responses=errors(400, 409, 413, 415)
+    "",
+    status_code=status.HTTP_201_CREATED,
+    response_model=DocumentPublic,
+    responses=document_errors(400, 409, 413, 415),
 )
 def upload_document(
     file: Annotated[UploadFile, File(description="A PDF with a text layer, or plain text in UTF-8")],
@@ -31,7 +37,7 @@ def upload_document(
     services: ServicesDep,
     _: AnnotatorDep,
 ) -> Document:
-    """Upload a contract. The same bytes again return the document that is there."""
+    """Upload a contract. The same bytes again return the existing document."""
     limit = services.settings.max_upload_bytes
     content = file.file.read(limit + 1)
     if len(content) > limit:
@@ -53,8 +59,9 @@ def upload_document(
     services.store.save(document.id, content, read.boxes)
     session.add(document)
     try:
-        session.commit()
-    except IntegrityError:
+        with translate_database_errors():
+            session.commit()
+    except ConflictError:
         session.rollback()
         services.store.delete(document.id)
         existing = find_document_by_content(session, sha256)
@@ -74,14 +81,16 @@ def read_documents(
     return Page(items=items, total=total, offset=offset, limit=limit)
 
 
-@router.get("/{document_id}", response_model=DocumentPublic, responses=errors(404))
+@router.get("/{document_id}", response_model=DocumentPublic, responses=document_errors(404))
 def read_one_document(document_id: Text, session: SessionDep, _: ReaderDep) -> Document:
-    """Read what is known of a document."""
+    """Read the description of a document."""
     return get_document(session, document_id)
 
 
 @router.get(
-    "/{document_id}/content", response_class=Response, responses={200: {"content": _ORIGINAL_FILE}, **errors(404)}
+    "/{document_id}/content",
+    response_class=Response,
+    responses={200: {"content": _ORIGINAL_FILE}, **document_errors(404)},
 )
 def read_content(document_id: Text, session: SessionDep, services: ServicesDep, _: ReaderDep) -> Response:
     """Download the original file."""
@@ -89,25 +98,27 @@ def read_content(document_id: Text, session: SessionDep, services: ServicesDep, 
     return Response(services.store.load_content(document.id), media_type=document.media_type)
 
 
-@router.get("/{document_id}/text", response_class=Response, responses={200: {"content": _PLAIN_TEXT}, **errors(404)})
+@router.get(
+    "/{document_id}/text", response_class=Response, responses={200: {"content": _PLAIN_TEXT}, **document_errors(404)}
+)
 def read_text(document_id: Text, session: SessionDep, _: ReaderDep) -> PlainTextResponse:
-    """Read the document's text as the service does: all offsets count its characters."""
+    """Read the document's text; all offsets count its characters."""
     return PlainTextResponse(get_document(session, document_id).text)
 
 
-@router.delete("/{document_id}", status_code=status.HTTP_204_NO_CONTENT, responses=errors(404, 409))
+@router.delete("/{document_id}", status_code=status.HTTP_204_NO_CONTENT, responses=document_errors(404, 409))
 def delete_document(document_id: Text, session: SessionDep, services: ServicesDep, _: AnnotatorDep) -> None:
-    """Delete a document with its annotations. Versions of the model that learned from it stay."""
+    """Delete a document with its annotations. Versions of the model that learned from it remain."""
     session.delete(get_document(session, document_id))
     session.flush()
-    forget_contents(session, document_id)
-    services.store.delete(document_id)  # before the commit: what fails here can be asked for again
+    delete_old_values(session, document_id)
+    services.store.delete(document_id)  # before the commit: if it fails, the request can be repeated
     session.commit()
 
 
-@router.get("/{document_id}/entities", responses=errors(404))
+@router.get("/{document_id}/entities", responses=document_errors(404))
 def extract_entities(document_id: Text, session: SessionDep, services: ServicesDep, _: ReaderDep) -> EntitiesResponse:
-    """Extract the document's entities with the current model. Before the first feedback there is none, nor entities."""
+    """Extract the document's entities with the current model; before the first feedback there are none."""
     document = get_document(session, document_id)
     model = services.served.get()
     if model is None:
@@ -117,7 +128,7 @@ def extract_entities(document_id: Text, session: SessionDep, services: ServicesD
 
 
 def _clean_filename(filename: str | None) -> str:
-    """Return a name that every database stores."""
+    """Return a name that every database can store."""
     return (filename or "").encode(errors="replace").decode().replace("\0", "")[:255] or "unnamed"
 
 

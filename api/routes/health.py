@@ -1,14 +1,15 @@
-"""Whether the service and the parts it needs are alive."""
+"""Health of the service and of the parts it depends on."""
 
 from collections.abc import Callable
 
 from fastapi import APIRouter
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from api.dependencies import ReaderDep, Services, ServicesDep
-from api.schemas import ComponentStatus, Health, SystemStatus, errors
+from api.errors import document_errors
+from api.schemas import ComponentStatus, Health, SystemStatus
+from registry.database import translate_database_errors
 from registry.errors import UnavailableError
 
 router = APIRouter(tags=["health"])
@@ -16,13 +17,13 @@ router = APIRouter(tags=["health"])
 
 @router.get("/health")
 def read_health() -> Health:
-    """Tell that the service answers."""
+    """Answer without asking any other part."""
     return Health()
 
 
-@router.get("/system-status", responses=errors(401, 403, 429, 503))
+@router.get("/system-status", responses=document_errors(401, 403, 429, 503))
 def read_system_status(services: ServicesDep, _: ReaderDep) -> SystemStatus:
-    """Tell the state of every part: database, Prefect, MLflow, worker, served version."""
+    """Report the state of every part: database, Prefect, MLflow, worker, served version."""
     parts = {
         "database": _check(lambda: _check_database(services)),
         "prefect": _check(services.prefect.check_alive),
@@ -37,13 +38,13 @@ def read_system_status(services: ServicesDep, _: ReaderDep) -> SystemStatus:
 def _check(check: Callable[[], object]) -> ComponentStatus:
     try:
         detail = check()
-    except (UnavailableError, SQLAlchemyError) as error:
+    except UnavailableError as error:
         return ComponentStatus(ok=False, detail=str(error))
     return ComponentStatus(ok=True, detail=str(detail or "alive"))
 
 
 def _check_database(services: Services) -> None:
-    with Session(services.engine) as session:
+    with translate_database_errors(), Session(services.engine) as session:
         session.connection().execute(text("SELECT 1"))
 
 

@@ -1,11 +1,12 @@
-"""The model's versions: read, promote, go back."""
+"""The versions of the model: read, promote, roll back."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Path
 
 from api.dependencies import ReaderDep, ServicesDep, TrainerDep
-from api.schemas import ModelDetail, errors
+from api.errors import document_errors
+from api.schemas import ModelDetail
 from registry.models import ModelVersion
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -18,15 +19,15 @@ def read_models(services: ServicesDep, _: ReaderDep) -> list[ModelVersion]:
     return services.models.list_versions()
 
 
-@router.get("/{version}", responses=errors(404))
+@router.get("/{version}", responses=document_errors(404))
 def read_model(version: VersionDep, services: ServicesDep, _: ReaderDep) -> ModelDetail:
-    """Read a version with the annotations that made it."""
+    """Read a version with the annotations it was trained on."""
     found = services.models.get_version(version)
     return ModelDetail(**found.model_dump(), lineage=services.models.get_lineage(version))
 
 
-@router.post("/{version}/promote", responses=errors(404))
+@router.post("/{version}/promote", responses=document_errors(404))
 def promote_model(version: VersionDep, services: ServicesDep, _: TrainerDep) -> ModelVersion:
-    """Serve this version from the next extraction on: a newer one, or an older one to go back to."""
+    """Serve this version from the next extraction on; promote an older one to roll back."""
     services.models.promote(version)
     return services.models.get_version(version)

@@ -1,0 +1,72 @@
+"""How errors are answered: one shape for all, described in the OpenAPI document."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from registry.errors import ContractFeedbackError
+
+_DESCRIPTIONS = {
+    400: "The body cannot be read: send JSON, or a form with a file, in UTF-8",
+    401: "There is no valid API key",
+    403: "The API key lacks the scope",
+    404: "Something that the path or the body names does not exist",
+    409: "The request contradicts what is stored",
+    412: "The record was changed after it was read: read it again",
+    413: "The file is too large",
+    415: "The file is neither a PDF nor plain text",
+    422: "The request is well-formed but makes no sense: `detail` says what to do",
+    429: "Too many requests, or too many waiting jobs: try again later",
+    503: "Prefect, MLflow, the database or the document store does not work: try again later",
+}
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}}
+
+
+class ErrorResponse(BaseModel):
+    """An error: what is wrong with the request, and what to do."""
+
+    detail: str
+
+
+def document_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI descriptions of these statuses, for the `responses` of a route."""
+    return {
+        status: {
+            "model": ErrorResponse,
+            "description": _DESCRIPTIONS[status],
+            "headers": {
+                name: {"required": True, "schema": {"type": "string", "examples": [value]}}
+                for name, value in _HEADERS.get(status, {}).items()
+            },
+        }
+        for status in statuses
+    }
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error in the shape of `ErrorResponse`; the server logs an unexpected one with its trace."""
+    app.add_exception_handler(ContractFeedbackError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
+    app.add_exception_handler(Exception, _answer_bug)
+
+
+async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, ContractFeedbackError) else 500
+    return _respond(status, str(error))
+
+
+async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    details = [f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems]
+    return _respond(422, "; ".join(details))
+
+
+async def _answer_bug(_: Request, error: Exception) -> JSONResponse:
+    return _respond(500, f"An unexpected error ({type(error).__name__}): the log of the API has the trace")
+
+
+def _respond(status: int, detail: str) -> JSONResponse:
+    return JSONResponse(ErrorResponse(detail=detail).model_dump(), status, _HEADERS.get(status))

@@ -1,0 +1,28 @@
+"""Jobs as clients see them."""
+
+from sqlmodel import Session
+
+from api.dependencies import Services
+from api.schemas import JobLinks, JobResponse
+from feedback.job_state import JobStatus
+from registry.jobs import list_job_documents
+from registry.tables import Job
+
+
+def build_job_response(session: Session, services: Services, job: Job, status: JobStatus) -> JobResponse:
+    """Return a job with links to its runs."""
+    mlflow_run_id = job.outcome.mlflow_run_id if job.outcome else None
+    return JobResponse(
+        job_id=job.id,
+        job_type=job.type,
+        status=status,
+        links=JobLinks(
+            job=f"/jobs/{job.id}",
+            prefect_run=services.prefect.get_url(job.run_id) if job.run_id else None,
+            mlflow_run=services.models.get_run_url(mlflow_run_id) if mlflow_run_id else None,
+        ),
+        document_ids=list(list_job_documents(session, [job.id])),
+        triggered_by=job.triggered_by,
+        note=job.note,
+        created_at=job.created_at,
+    )

@@ -1,0 +1,61 @@
+"""Feedback on documents and requests for training runs; both become jobs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, status
+
+from api.annotation_input import check_annotation_count, resolve_annotation
+from api.dependencies import ServicesDep, SessionDep, TrainerDep
+from api.errors import document_errors
+from api.job_responses import build_job_response
+from api.schemas import FeedbackRequest, JobResponse, TrainingRunRequest
+from feedback.job_state import find_job_state
+from feedback.submission import check_queue_has_space, create_training_run, trigger_model_feedback
+from registry.documents import get_document
+from registry.text_types import Text
+
+router = APIRouter(tags=["feedback"])
+IdempotencyKeyDep = Annotated[
+    str | None, Header(max_length=200, description="The same key again returns the existing job and changes nothing")
+]
+
+
+@router.post(
+    "/documents/{document_id}/feedback",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=document_errors(400, 404, 409),
+)
+def submit_feedback(
+    document_id: Text,
+    session: SessionDep,
+    services: ServicesDep,
+    caller: TrainerDep,
+    feedback: FeedbackRequest | None = None,
+    idempotency_key: IdempotencyKeyDep = None,
+) -> JobResponse:
+    """Submit feedback: the model learns from the annotations in the body, or from those stored if there are none.
+
+    Returns 202 before training; poll `links.job`. Identical annotations return the existing job.
+    """
+    feedback = feedback or FeedbackRequest()
+    document = get_document(session, document_id)
+    check_queue_has_space(session, services.settings.max_waiting_jobs)
+    check_annotation_count(len(feedback.annotations or []), services)
+    reviewer = feedback.reviewer or caller
+    annotations = None
+    if feedback.annotations is not None:
+        annotations = [resolve_annotation(document, new, services, reviewer) for new in feedback.annotations]
+    key = f"{caller} {idempotency_key}" if idempotency_key else None
+    job = trigger_model_feedback(session, services.launcher, document, annotations, reviewer, feedback.note, key)
+    return build_job_response(session, services, job, find_job_state(job, {}).status)
+
+
+@router.post("/training-runs", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(400, 404, 409))
+def start_training_run(
+    session: SessionDep, services: ServicesDep, caller: TrainerDep, request: TrainingRunRequest | None = None
+) -> JobResponse:
+    """Train on many documents, or on all annotated ones, in one run. Returns 202 before training."""
+    request = request or TrainingRunRequest()
+    check_queue_has_space(session, services.settings.max_waiting_jobs)
+    job = create_training_run(session, services.launcher, request.document_ids, request.triggered_by or caller)
+    return build_job_response(session, services, job, find_job_state(job, {}).status)

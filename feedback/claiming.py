@@ -1,0 +1,114 @@
+"""How jobs pass to flow runs: launched for one, claimed, answered, or released when the run fails."""
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import ColumnElement
+from sqlmodel import Session, and_, col, or_, select, update
+
+from registry.jobs import add_job, get_job
+from registry.outcome import Decision, Outcome
+from registry.tables import Job, JobType
+
+MAX_FAILURES = 20  # with the pauses of `TimeLimits`, about 70 minutes
+_SUSPECT_FAILURES = 2
+_MAX_SUSPECTS = 256  # claimed together at the first failure; halved at each further one
+_UNANSWERED = col(Job.outcome).is_(None)
+
+
+def find_unlaunched_job(session: Session, excluded: Collection[str] = ()) -> Job | None:
+    """Return the oldest unanswered job that no run was launched for or has claimed."""
+    query = select(Job).where(_UNANSWERED, Job.run_id.is_(None), col(Job.id).not_in(excluded))
+    return session.exec(query.order_by(col(Job.number)).limit(1)).first()
+
+
+def list_unanswered_runs(session: Session) -> list[str]:
+    """Return the ids of the runs that are to answer jobs but have not."""
+    query = select(Job.run_id).where(_UNANSWERED, Job.run_id.is_not(None)).distinct()
+    return [str(run_id) for run_id in session.exec(query)]
+
+
+def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[Job]:
+    """Claim for a run its own job and all unclaimed jobs, so that one run learns a burst of feedback.
+
+    A run that is retried claims the jobs that it claimed before, unless it answered them with a model. If two runs
+    claim a job at once, one of them gets it.
+
+    A job whose runs failed twice is suspected of making them fail. No run claims it along with other jobs; suspects are
+    claimed together in groups that halve at each failure. This isolates one bad job, while 200 jobs that only waited
+    for a server are learned in a few runs.
+    """
+    failures = session.exec(select(Job.failures).where(Job.id == job_id)).first() or 0
+    waits = and_(_UNANSWERED, col(Job.claiming_run_id).is_(None))
+    along = and_(waits, Job.failures < _SUSPECT_FAILURES)
+    if failures >= _SUSPECT_FAILURES:
+        others = select(Job.id).where(waits, Job.failures == failures, Job.id != job_id).order_by(col(Job.number))
+        along = col(Job.id).in_(others.limit(max(_MAX_SUSPECTS >> failures, 1) - 1))
+    own = and_(_UNANSWERED, or_(col(Job.claiming_run_id) == flow_run_id, col(Job.id) == job_id))
+    decision = col(Job.outcome)["decision"].as_string()
+    failed_here = and_(col(Job.claiming_run_id) == flow_run_id, decision.in_([Decision.FAILED, Decision.CANCELLED]))
+    claimed = session.exec(
+        update(Job)
+        .where(or_(along, own, failed_here))
+        .values(claiming_run_id=flow_run_id)
+        .returning(Job)
+        .execution_options(populate_existing=True)
+    )
+    return list(claimed.scalars().all())
+
+
+def answer_jobs(session: Session, job_ids: Sequence[str], outcome: Outcome) -> None:
+    """Store the outcome of a run as the answer to its jobs."""
+    session.exec(update(Job).where(col(Job.id).in_(job_ids)).values(outcome=outcome))
+
+
+def release_jobs(session: Session, run_id: str, reason: str) -> dict[str, int]:
+    """Release the jobs of a run that ended without answering them; return the number of failures of each.
+
+    They are launched again, except those with MAX_FAILURES failures, which are answered with the reason. If two
+    processes release the jobs of one run at once, one of them does.
+    """
+    reason = reason.replace("\0", "")  # PostgreSQL stores no NUL characters
+    released = session.exec(
+        update(Job)
+        .where(*_unanswered_by(run_id))
+        .values(claiming_run_id=None, launched_run_id=None, failures=Job.failures + 1, last_failure=reason)
+        .returning(Job)
+        .execution_options(populate_existing=True)
+    )
+    failures = {}
+    for job in released.scalars().all():
+        failures[job.id] = job.failures
+        if job.failures >= MAX_FAILURES:
+            told = f"{job.failures} runs failed, the last because: {reason}. The annotations are kept."
+            job.outcome = Outcome(decision=Decision.FAILED, reason=told, flow_run_id=run_id)
+            session.add(job)
+    session.flush()
+    return failures
+
+
+def cancel_jobs(session: Session, run_id: str) -> None:
+    """Answer the jobs of a run that was cancelled in Prefect; if it is retried there, it claims them again."""
+    reason = "The run was cancelled in Prefect. The annotations are kept: send the feedback again to learn from them."
+    outcome = Outcome(decision=Decision.CANCELLED, reason=reason, flow_run_id=run_id)
+    session.exec(update(Job).where(*_unanswered_by(run_id)).values(outcome=outcome, claiming_run_id=run_id))
+
+
+def is_rerun_by_hand(session: Session, job_id: str, flow_run_id: str) -> bool:
+    """Tell whether the job was answered and this is neither the run launched for it nor the one that answered it."""
+    job = get_job(session, job_id)
+    return job.outcome is not None and flow_run_id not in {job.launched_run_id, job.claiming_run_id}
+
+
+def add_manual_job(session: Session, document_ids: Sequence[str], triggered_by: str, flow_run_id: str) -> str:
+    """Add a job for a run that a person started in Prefect, unless it has one; return the job's id."""
+    job = session.exec(select(Job).where(Job.launched_run_id == flow_run_id)).first()
+    if job is None:
+        job = add_job(session, JobType.TRAINING_RUN, document_ids, triggered_by)
+        job.launched_run_id = flow_run_id
+        session.add(job)
+    return job.id
+
+
+def _unanswered_by(run_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Select the unanswered jobs of a run."""
+    return _UNANSWERED, Job.run_id == run_id

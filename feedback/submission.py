@@ -1,0 +1,89 @@
+"""From a reviewer's feedback, or a request to train, to a stored job."""
+
+from collections.abc import Sequence
+
+from sqlmodel import Session
+
+from feedback.launcher import Launcher
+from registry.annotations import hash_annotations, list_annotated_documents, list_annotations, replace_annotations
+from registry.documents import check_documents_exist
+from registry.errors import ConflictError, InvalidInputError, TooManyError
+from registry.jobs import add_job, count_waiting_jobs, find_job_by_key, find_last_feedback, list_job_documents
+from registry.tables import AnnotationBase, AnnotationStatus, Document, Job, JobType
+
+
+def trigger_model_feedback(
+    session: Session,
+    launcher: Launcher,
+    document: Document,
+    annotations: Sequence[AnnotationBase] | None = None,
+    triggered_by: str = "api",
+    note: str | None = None,
+    idempotency_key: str | None = None,
+) -> Job:
+    """Commit feedback on a document as a job and wake the launcher; the launch happens after the return.
+
+    `annotations` replace those of the document; None keeps them. The annotations of the last feedback again, or a known
+    idempotency key, return the existing job; feedback whose job failed or was cancelled becomes a new one.
+
+    Raises InvalidInputError for annotations that do not fit the text and where there is nothing to learn, ConflictError
+    for an idempotency key that came with other feedback.
+    """
+    if idempotency_key and (known := find_job_by_key(session, idempotency_key)):
+        return _check_same_feedback(session, known, document, annotations)
+    if annotations is not None:
+        replace_annotations(session, document, annotations)
+    else:
+        annotations = list_annotations(session, document.id)
+        _check_any_approved(annotations)
+    annotations_sha256 = hash_annotations(annotations)
+    job = find_last_feedback(session, document.id)
+    if job is None or job.annotations_sha256 != annotations_sha256 or (job.outcome and job.outcome.decision.has_failed):
+        job = add_job(session, JobType.FEEDBACK, [document.id], triggered_by, note)
+        job.annotations_sha256, job.idempotency_key = annotations_sha256, idempotency_key
+        session.add(job)
+    session.commit()
+    launcher.wake()
+    return job
+
+
+def create_training_run(
+    session: Session, launcher: Launcher, document_ids: Sequence[str] | None, triggered_by: str
+) -> Job:
+    """Commit a request to train on many documents in one run, None for all annotated ones, and wake the launcher.
+
+    Raises NotFoundError for an unknown document, InvalidInputError if there is none.
+    """
+    if document_ids is None:
+        document_ids = list_annotated_documents(session)
+    document_ids = list(dict.fromkeys(document_ids))
+    check_documents_exist(session, document_ids)
+    if not document_ids:
+        raise InvalidInputError("There is no annotated document to train on")
+    job = add_job(session, JobType.TRAINING_RUN, document_ids, triggered_by)
+    session.commit()
+    launcher.wake()
+    return job
+
+
+def check_queue_has_space(session: Session, max_waiting_jobs: int) -> None:
+    """Raise TooManyError if as many jobs wait as are allowed to."""
+    if count_waiting_jobs(session) >= max_waiting_jobs:
+        raise TooManyError(f"{max_waiting_jobs} jobs are waiting already: send this one later")
+
+
+def _check_same_feedback(
+    session: Session, known: Job, document: Document, annotations: Sequence[AnnotationBase] | None
+) -> Job:
+    is_same = annotations is None or hash_annotations(annotations) == known.annotations_sha256
+    if not is_same or list_job_documents(session, [known.id]) != [document.id]:
+        raise ConflictError("This Idempotency-Key came with other feedback before: send a new key")
+    return known
+
+
+def _check_any_approved(annotations: Sequence[AnnotationBase]) -> None:
+    if all(annotation.status != AnnotationStatus.APPROVED for annotation in annotations):
+        raise InvalidInputError(
+            "The document has no approved annotations to learn from. Send `annotations`; an empty list says that the "
+            "document contains no entities."
+        )
