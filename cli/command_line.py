@@ -17,7 +17,7 @@ from sqlmodel import Session
 from api.app import create_app
 from cli.installation import DEFAULT_PORTS, LOOPBACK, Stack, run_stack
 from demo.play import play_demo
-from registry.audit import act_for
+from registry.audit import set_principal
 from registry.database import migrate_database, open_session
 from registry.errors import ContractFeedbackError
 from registry.keys import Scope, add_key, has_keys, list_keys, revoke_key
@@ -120,7 +120,7 @@ def _open_database() -> Iterator[Session]:
     settings = get_settings()
     migrate_database(settings)
     with open_session(settings) as session:
-        act_for(session, "command line")
+        set_principal(session, "command line")
         try:
             yield session
         except ContractFeedbackError as error:

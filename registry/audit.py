@@ -23,7 +23,7 @@ def set_principal(session: Session, principal: str) -> None:
 def list_entries(
     session: Session, offset: int, limit: int, document_id: str | None = None
 ) -> tuple[Sequence[AuditEntry], int]:
-    """Return one page of the log, or of a document's annotation changes, newest first, and the number of all entries."""
+    """Return one page of the log, or of a document's annotation changes, newest first, and the number of all."""
     query, count = select(AuditEntry), select(func.count()).select_from(AuditEntry)
     if document_id:
         of_document = col(AuditEntry.document_id) == document_id, _OF_ANNOTATIONS

@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import make_url
+from pydantic import SecretStr
+from sqlalchemy import make_url, text
 
 from registry.database import build_engine
 from registry.settings import Settings
@@ -16,6 +18,11 @@ from tests.api.test_limits import mark, upload
 @pytest.fixture
 def client(start: Start) -> TestClient:
     return start()
+
+
+def get_app(client: TestClient) -> FastAPI:
+    assert isinstance(client.app, FastAPI)
+    return client.app
 
 
 def test_what_cannot_be_stored_is_refused(client: TestClient) -> None:
@@ -41,7 +48,15 @@ def test_what_cannot_be_stored_is_not_found(client: TestClient) -> None:
 
 def test_database_that_does_not_answer_is_said(client: TestClient, database_url: str, tmp_path: Path) -> None:
     away = make_url(database_url).set(database=str(tmp_path)).render_as_string(hide_password=False)
-    state = client.app.state
-    state.services = replace(state.services, engine=build_engine(Settings(database_url=away)))
+    state = get_app(client).state
+    state.services = replace(state.services, engine=build_engine(Settings(database_url=SecretStr(away))))
     answer = client.get("/documents")
     assert (answer.status_code, "database" in answer.json()["detail"]) == (503, True)
+
+
+def test_bug_is_answered_500_and_not_as_an_outage(client: TestClient) -> None:
+    with get_app(client).state.services.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE document RENAME TO missing"))
+    answer = TestClient(client.app, raise_server_exceptions=False).get("/documents", headers=client.headers)
+    assert answer.status_code == 500
+    assert "the log of the API has the trace" in answer.json()["detail"]

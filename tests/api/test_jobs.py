@@ -2,7 +2,8 @@
 
 from sqlmodel import Session
 
-from registry.jobs import cancel_jobs, get_job
+from feedback.claiming import cancel_jobs
+from registry.jobs import get_job
 from tests.api.conftest import Start
 from tests.api.test_limits import mark, upload
 
@@ -11,9 +12,9 @@ def test_cancelled_feedback_says_so_and_is_a_new_job_when_sent_again(start: Star
     client = start()
     address, body = f"/documents/{upload(client)}/feedback", {"annotations": [mark("Bell")]}
     job_id = client.post(address, json=body).json()["job_id"]
-    get_job(session, job_id).flow_run_id = "run"
+    get_job(session, job_id).launched_run_id = "run"
     cancel_jobs(session, "run")
     session.commit()
     job = client.get(f"/jobs/{job_id}").json()
-    assert (job["status"], "ask again" in job["message"]) == ("cancelled", True)
+    assert (job["status"], "send the feedback again" in job["message"]) == ("cancelled", True)
     assert client.post(address, json=body).json()["job_id"] != job_id

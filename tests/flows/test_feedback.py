@@ -10,10 +10,11 @@ from sqlmodel import Session
 from cli.installation import Stack
 from demo.contract_generator import generate_contract
 from flows import feedback
+from flows.artifacts import Progress
 from flows.feedback import LearningRequest, learn_from_feedback
-from flows.progress import Progress
 from registry.annotations import replace_annotations
 from registry.jobs import add_job, get_job
+from registry.outcome import Decision
 from registry.settings import Settings, get_settings
 from registry.tables import AnnotationBase, Document, JobType
 
@@ -56,8 +57,9 @@ def test_run_interrupted_after_training_registers_what_it_trained(
 ) -> None:
     run_id = "11111111-1111-4111-8111-111111111111"
     request = LearningRequest(job_id=add_feedback(session, 1))
-    work = feedback.load_annotations.fn(run_id, request)
-    trained = feedback.save_challenger.fn(run_id, work, None, feedback.fine_tune.fn(work, None, Progress()))
+    training_set = feedback.load_annotations.fn(run_id, request)
+    tuned = feedback.fine_tune.fn(training_set, None, Progress())
+    trained = feedback.save_challenger.fn(run_id, training_set, None, tuned)
 
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", run_id)
     state = learn_from_feedback(request, return_state=True)
@@ -66,7 +68,8 @@ def test_run_interrupted_after_training_registers_what_it_trained(
     session.expire_all()
     outcome = get_job(session, str(request.job_id)).outcome
     assert outcome
-    assert (outcome["mlflow_run_id"], outcome["challenger"]["version"]) == (trained.mlflow_run_id, "1")
+    assert outcome.challenger
+    assert (outcome.mlflow_run_id, outcome.challenger.version) == (trained.mlflow_run_id, "1")
     assert len(MlflowClient(settings.mlflow_tracking_uri).search_runs(["1"])) == 1
 
 
@@ -85,16 +88,30 @@ def test_run_with_nothing_marked_and_no_champion_fails_with_the_reason(session: 
     session.expire_all()
     outcome = get_job(session, job.id).outcome
     assert outcome
-    assert outcome["failed"]
-    assert "needs at least one annotation" in outcome["reason"]
+    assert outcome.decision == Decision.FAILED
+    assert "needs at least one annotation" in outcome.reason
 
 
 def test_run_started_by_hand_becomes_a_job_of_its_own(session: Session) -> None:
     first = get_job(session, add_feedback(session, 1))
     learn_from_feedback(LearningRequest(job_id=first.id))
     session.expire_all()
-    taught = (first.outcome or {})["taught_documents"]
-    learn_from_feedback(LearningRequest(document_ids=taught, triggered_by="ana"))
+    assert first.outcome
+    learn_from_feedback(LearningRequest(document_ids=first.outcome.training_documents, triggered_by="ana"))
     session.expire_all()
     by_hand = session.connection().exec_driver_sql("SELECT type, triggered_by FROM job ORDER BY created_at").all()
     assert [tuple(row) for row in by_hand] == [("feedback", "tester"), ("training_run", "ana")]
+
+
+def test_bug_in_a_task_is_not_retried_like_an_outage(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def fail(*_: object) -> None:
+        calls.append(1)
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(feedback, "load_training_set", fail)
+    state = learn_from_feedback(LearningRequest(job_id=add_feedback(session, 1)), return_state=True)
+    assert state.is_failed()
+    assert "a bug" in str(state.message)
+    assert len(calls) == 1

@@ -4,7 +4,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import Session
 
 from registry.annotations import add_annotation, list_annotations, replace_annotations
-from registry.audit import act_for, forget_contents, list_entries
+from registry.audit import delete_old_values, list_entries, set_principal
 from registry.keys import Scope, add_key, list_keys
 from registry.tables import Annotation
 from tests.registry.test_annotations import add_document, marked
@@ -17,10 +17,10 @@ def actions(session: Session) -> list[tuple[str, str, str]]:
 
 def test_every_write_is_recorded_with_who_and_what_was_before(session: Session) -> None:
     document = add_document(session)
-    act_for(session, "ana")
+    set_principal(session, "ana")
     annotation = add_annotation(session, document, marked("Bell", notes="first"))
     session.commit()
-    act_for(session, "rui")
+    set_principal(session, "rui")
     replace_annotations(session, document, [marked("Bell", notes="second")])
     session.commit()
     replace_annotations(session, document, [])
@@ -44,7 +44,7 @@ def test_what_stays_as_it_is_is_no_change(session: Session) -> None:
     document = add_document(session)
     add_annotation(session, document, marked("Bell"))
     session.commit()
-    act_for(session, "ana")
+    set_principal(session, "ana")
     replace_annotations(session, document, [marked("Bell")])
     session.commit()
     assert actions(session) == []
@@ -55,7 +55,7 @@ def test_neither_texts_nor_hashes_of_keys_are_recorded(session: Session) -> None
     document = add_document(session)
     add_key(session, "reader", [Scope.READ])
     session.commit()
-    act_for(session, "ana")
+    set_principal(session, "ana")
     session.delete(document)
     assert actions(session) == [("ana", "deleted", "document")]
     before = list_entries(session, 0, 1)[0][0].before
@@ -71,12 +71,12 @@ def test_neither_texts_nor_hashes_of_keys_are_recorded(session: Session) -> None
 
 def test_deleted_documents_contents_are_forgotten_and_who_did_what_is_not(session: Session) -> None:
     document = add_document(session)
-    act_for(session, "ana")
+    set_principal(session, "ana")
     add_annotation(session, document, marked("Bell"))
     session.commit()
     replace_annotations(session, document, [])
     session.commit()
-    forget_contents(session, document.id)
+    delete_old_values(session, document.id)
     session.commit()
     session.expire_all()
     entries, total = list_entries(session, 0, 50, document.id)

@@ -1,13 +1,26 @@
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC
+from pathlib import Path
+from typing import Any
 
+import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine
+from sqlalchemy import Engine, exc, text
 from sqlmodel import Session, SQLModel
 
+import registry.database
+from registry.database import translate_database_errors
+from registry.errors import ConflictError
+from registry.jobs import get_job
+from registry.outcome import Decision
+from registry.tables import JobDocument
 from tests.registry.test_annotations import add_document
 
 MIGRATE = "from registry.database import *; migrate_database(Settings())"
@@ -29,3 +42,79 @@ def test_times_come_back_in_utc(session: Session) -> None:
     stored = document.created_at
     session.expire(document)
     assert (document.created_at, document.created_at.tzinfo) == (stored, UTC)
+
+
+def migrate(engine: Engine, change: Callable[[Config, str], None], revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(registry.database.__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        change(config, revision)
+
+
+@pytest.mark.parametrize(
+    ("flags", "has_challenger", "decision"),
+    [
+        ({"promoted": True, "failed": False, "cancelled": False}, True, Decision.PROMOTED),
+        ({"promoted": False, "failed": False, "cancelled": False}, True, Decision.NOT_PROMOTED),
+        ({"promoted": False, "failed": False, "cancelled": False}, False, Decision.NOT_TRAINED),
+        ({"promoted": False, "failed": True, "cancelled": False}, False, Decision.FAILED),
+        ({"promoted": False, "failed": True, "cancelled": True}, False, Decision.CANCELLED),
+    ],
+)
+def test_outcome_of_an_earlier_schema_is_migrated_there_and_back(
+    engine: Engine, session: Session, flags: dict[str, bool], has_challenger: bool, decision: Decision
+) -> None:
+    scores = {"version": "2", "score": 0.5, "corrections_kept": 0.25, "held_out": {}}
+    old: dict[str, Any] = {
+        "flow_run_id": "run",
+        "reason": "because",
+        "challenger": scores if has_challenger else None,
+        "champion": None,
+        "taught_documents": ["a"],
+        "measured_documents": ["b"],
+        "mlflow_run_id": None,
+        **flags,
+    }
+    migrate(engine, command.downgrade, "0005")
+    with engine.begin() as connection:
+        insert = (
+            "INSERT INTO job (id, type, triggered_by, number, created_at, flow_run_id, claimed_by, attempts, outcome)"
+            " VALUES ('job', 'feedback', 'ana', 1, '2026-11-23 10:00:00', 'own', 'run', 3, :outcome)"
+        )
+        connection.execute(text(insert), {"outcome": json.dumps(old)})
+    migrate(engine, command.upgrade, "head")
+    job = get_job(session, "job")
+    assert (job.launched_run_id, job.claiming_run_id, job.failures) == ("own", "run", 3)
+    assert job.outcome
+    assert job.outcome.decision == decision
+    assert (job.outcome.training_documents, job.outcome.held_out_documents) == (["a"], ["b"])
+    assert (job.outcome.challenger and job.outcome.challenger.corrections_reproduced) == (
+        0.25 if has_challenger else None
+    )
+    session.rollback()
+    migrate(engine, command.downgrade, "0005")
+    with engine.begin() as connection:
+        outcome, claimed_by = connection.execute(text("SELECT outcome, claimed_by FROM job")).one()
+    assert (outcome if isinstance(outcome, dict) else json.loads(outcome)) == old
+    assert claimed_by == "run"
+
+
+def test_violation_that_a_concurrent_request_causes_is_a_conflict(session: Session) -> None:
+    add_document(session, "a")
+    with pytest.raises(ConflictError), translate_database_errors():
+        add_document(session, "a")
+    session.rollback()
+    session.add(JobDocument(job_id="none", document_id="none"))
+    with pytest.raises(ConflictError), translate_database_errors():
+        session.flush()
+
+
+def test_wrong_row_or_statement_is_a_bug_and_neither_a_conflict_nor_an_outage(session: Session) -> None:
+    document = add_document(session)
+    document.filename = None  # type: ignore[assignment]
+    with pytest.raises(exc.IntegrityError), translate_database_errors():
+        session.flush()
+    session.rollback()
+    with pytest.raises(exc.DBAPIError), translate_database_errors():
+        session.connection().execute(text("SELECT * FROM missing"))

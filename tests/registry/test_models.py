@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import FineTuning, fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
-from embeddinggemma_feasibility.evaluation import ModelScores, evaluate, score_model
+from embeddinggemma_feasibility.evaluation import evaluate
 from registry.errors import NotFoundError, TamperedModelError, UnavailableError
 from registry.kept_models import KeptModels, hash_files
 from registry.models import ModelRegistry
-from registry.outcome import Outcome
+from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
 
 
@@ -35,9 +36,9 @@ def registry(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def register(registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData], flow_run_id: str) -> str:
     run_id = registry.save_challenger(flow_run_id, tuned, contracts[:1], contracts[1:3], None)
     predictions = {data.document_id: tuned.tagger.extract(data.text) for data in contracts}
-    scores = score_model(evaluate(contracts, predictions), 0.75)
-    outcome = Outcome(flow_run_id=flow_run_id, promoted=True, reason="It is better.", challenger=scores)
-    version = registry.register(run_id, outcome, scores)
+    scores = ModelScores(score=1.0, corrections_reproduced=0.75, held_out=evaluate(contracts, predictions))
+    outcome = Outcome(decision=Decision.PROMOTED, reason="It is better.", flow_run_id=flow_run_id, challenger=scores)
+    version = registry.register(run_id, outcome)
     registry.log_chart(run_id, outcome)
     return version
 
@@ -114,7 +115,7 @@ def test_version_shows_scores_and_lineage_by_offsets_without_text(
     assert found.reason == "It is better."
     assert not found.is_champion
     first = contracts[0]
-    assert lineage.taught == {
+    assert lineage.training == {
         first.document_id: [{"type": span.type, "start": span.start, "end": span.end} for span in first.spans]
     }
     assert first.text[first.spans[1].start : first.spans[1].end] not in json.dumps(lineage.model_dump())
@@ -125,8 +126,8 @@ def test_registering_twice_makes_one_version(
 ) -> None:
     run_id = registry.save_challenger("run-1", tuned, contracts, [], None)
     scores = ModelScores(score=1.0, held_out=evaluate([], {}))
-    outcome = Outcome(flow_run_id="run-1", promoted=True, reason="r", challenger=scores)
-    assert registry.register(run_id, outcome, scores) == registry.register(run_id, outcome, scores) == "1"
+    outcome = Outcome(decision=Decision.PROMOTED, reason="r", flow_run_id="run-1", challenger=scores)
+    assert registry.register(run_id, outcome) == registry.register(run_id, outcome) == "1"
     assert len(registry.list_versions()) == 1
 
 
@@ -157,7 +158,7 @@ def test_run_shows_parameters_loss_curve_and_scores_by_type(
     run_id = registry.get_version(register(registry, tuned, contracts, "run-1")).mlflow_run_id
     client = MlflowClient(settings.mlflow_tracking_uri)
     run = client.get_run(run_id)
-    assert run.info.run_name == "v1 · taught 0 documents"
+    assert run.info.run_name == "v1 · trained on 0 documents"
     assert run.data.metrics["held_out/value_f1"] == 1.0
     assert run.data.metrics["held_out/value_f1 party"] == 1.0
     assert len(client.get_metric_history(run_id, "training/loss")) == len(tuned.losses)
@@ -174,3 +175,9 @@ def test_mlflow_away_is_said(settings: Settings, monkeypatch: pytest.MonkeyPatch
     away = ModelRegistry(settings.model_copy(update={"mlflow_tracking_uri": "http://127.0.0.1:9"}))
     with pytest.raises(UnavailableError):
         away.find_champion()
+
+
+def test_request_that_mlflow_rejects_is_a_bug_and_not_an_outage(settings: Settings) -> None:
+    registry = ModelRegistry(settings.model_copy(update={"model_name": "a' name"}))
+    with pytest.raises(MlflowException, match="filter"):
+        registry.list_versions()

@@ -1,4 +1,4 @@
-"""The API, killed when it has committed a feedback and not yet answered."""
+"""The API, killed after it has committed feedback and before it answers."""
 
 import os
 import signal
@@ -14,5 +14,5 @@ def die(_: Launcher) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-Launcher.wake = die  # what comes right after the commit
+Launcher.wake = die  # type: ignore[assignment, method-assign]  # called right after the commit
 uvicorn.run(create_app(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

@@ -1,0 +1,130 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from feedback.claiming import (
+    MAX_FAILURES,
+    add_manual_job,
+    answer_jobs,
+    cancel_jobs,
+    claim_jobs,
+    find_unlaunched_job,
+    is_rerun_by_hand,
+    list_unanswered_runs,
+    release_jobs,
+)
+from registry.outcome import Decision, Outcome
+from tests.feedback.jobs import add_feedback, outcome
+
+
+def test_run_claims_all_that_waits_and_the_next_run_nothing(session: Session) -> None:
+    first, second = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
+    assert {job.id for job in claim_jobs(session, "run-1", first.id)} == {first.id, second.id}
+    answer_jobs(session, [first.id, second.id], outcome())
+    assert claim_jobs(session, "run-2", second.id) == []
+
+
+def test_two_runs_at_once_do_not_claim_the_same_job(engine: Engine, session: Session) -> None:
+    add_feedback(session, "a")
+    session.commit()
+    assert len(claim_jobs(session, "run-1", None)) == 1
+
+    def claim_beside() -> int:
+        with Session(engine) as other, other.begin():
+            return len(claim_jobs(other, "run-2", None))
+
+    with ThreadPoolExecutor() as pool:
+        claimed_beside = pool.submit(claim_beside)
+        time.sleep(0.5)
+        session.commit()
+    assert claimed_beside.result() == 0
+
+
+def test_run_again_claims_the_same_jobs_until_they_are_finished(session: Session) -> None:
+    job, _ = add_feedback(session, "a")
+    for _ in range(2):
+        assert [claimed.id for claimed in claim_jobs(session, "run-1", job.id)] == [job.id]
+
+
+def test_own_run_takes_its_job_over_from_a_run_that_failed(session: Session) -> None:
+    first, second = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
+    claim_jobs(session, "run-1", first.id)
+    assert [job.id for job in claim_jobs(session, "run-2", second.id)] == [second.id]
+
+
+def test_job_that_its_run_left_without_an_answer_waits_again_with_the_reason(session: Session) -> None:
+    job, other = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
+    job.launched_run_id = "run-1"
+    session.add(job)
+    claim_jobs(session, "run-1", job.id)
+    assert list_unanswered_runs(session) == ["run-1"]
+    assert release_jobs(session, "run-1", "the disk is full") == {job.id: 1, other.id: 1}
+    assert release_jobs(session, "run-1", "the disk is full") == {}
+    session.refresh(job)
+    assert [job.launched_run_id, job.claiming_run_id, job.last_failure] == [None, None, "the disk is full"]
+    waiting = [find_unlaunched_job(session), find_unlaunched_job(session, [job.id])]
+    assert [found.id for found in waiting if found] == [job.id, other.id]
+
+
+def test_job_that_failed_twice_is_taken_along_by_no_run_of_others(session: Session) -> None:
+    poison, other = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
+    for number in range(2):
+        claim_jobs(session, f"run-{number}", poison.id)
+        release_jobs(session, f"run-{number}", "it always fails")
+    fresh = add_feedback(session, "c")[0]
+    assert {job.id for job in claim_jobs(session, "run-2", fresh.id)} == {fresh.id}
+    assert {job.id for job in claim_jobs(session, "run-3", poison.id)} == {poison.id, other.id}
+
+
+def test_jobs_that_failed_together_are_claimed_half_as_many_each_time(session: Session) -> None:
+    suspects = [add_feedback(session, str(number))[0] for number in range(40)]
+    sizes = []
+    for number in range(9):
+        claimed = claim_jobs(session, f"run-{number}", suspects[0].id)
+        sizes.append(len(claimed))
+        release_jobs(session, f"run-{number}", "the disk is full")
+    assert sizes == [40, 40, 40, 32, 16, 8, 4, 2, 1]
+
+
+def test_job_is_answered_with_the_reason_after_many_runs(session: Session) -> None:
+    job, _ = add_feedback(session, "a")
+    for number in range(MAX_FAILURES):
+        claim_jobs(session, f"run-{number}", job.id)
+        release_jobs(session, f"run-{number}", "MLflow is gone")
+    session.refresh(job)
+    assert job.outcome
+    assert job.outcome.decision == Decision.FAILED
+    assert "MLflow is gone" in job.outcome.reason
+    assert find_unlaunched_job(session) is None
+
+
+def test_run_that_refused_its_job_may_be_run_again(session: Session) -> None:
+    job, _ = add_feedback(session, "a")
+    claim_jobs(session, "run-1", job.id)
+    refusal = Outcome(decision=Decision.FAILED, reason="because", flow_run_id="run-1")
+    answer_jobs(session, [job.id], refusal)
+    assert claim_jobs(session, "run-2", None) == []
+    assert [claimed.id for claimed in claim_jobs(session, "run-1", job.id)] == [job.id]
+
+
+def test_run_that_was_cancelled_before_it_claimed_its_job_may_be_run_again(session: Session) -> None:
+    job, _ = add_feedback(session, "a")
+    job.launched_run_id = "run"
+    session.flush()
+    cancel_jobs(session, "run")
+    assert claim_jobs(session, "other", None) == []
+    assert [claimed.id for claimed in claim_jobs(session, "run", job.id)] == [job.id]
+
+
+def test_answered_job_run_by_another_run_is_a_rerun_by_hand(session: Session) -> None:
+    job, document_id = add_feedback(session, "a")
+    job.launched_run_id = "own"
+    claim_jobs(session, "own", job.id)
+    assert not is_rerun_by_hand(session, job.id, "other")
+    answer_jobs(session, [job.id], outcome())
+    assert is_rerun_by_hand(session, job.id, "other")
+    assert not is_rerun_by_hand(session, job.id, "own")
+    made = {add_manual_job(session, [document_id], "Prefect UI", "other") for _ in range(2)}
+    assert len(made) == 1

@@ -1,0 +1,83 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from feedback.claiming import answer_jobs, find_unlaunched_job
+from feedback.launcher import Launcher
+from feedback.submission import create_training_run, trigger_model_feedback
+from registry.annotations import list_annotations
+from registry.documents import get_document
+from registry.errors import ConflictError, InvalidInputError, NotFoundError
+from registry.outcome import Decision, Outcome
+from tests.registry.test_annotations import add_document, marked
+
+
+def test_wrong_annotation_stores_neither_annotations_nor_job(session: Session, prefect_away: Launcher) -> None:
+    document = add_document(session)
+    session.commit()
+    wrong = marked("Bell").model_copy(update={"value": "Bull"})
+    with pytest.raises(InvalidInputError):
+        trigger_model_feedback(session, prefect_away, document, [marked("Acme Ltd"), wrong])
+    session.rollback()
+    assert find_unlaunched_job(session) is None
+    with pytest.raises(InvalidInputError, match="no approved annotations"):
+        trigger_model_feedback(session, prefect_away, document)
+
+
+def test_same_annotations_again_are_the_same_job_and_others_another(session: Session, prefect_away: Launcher) -> None:
+    document = add_document(session)
+    both = [marked("Bell"), marked("Acme Ltd")]
+    first = trigger_model_feedback(session, prefect_away, document, both).id
+    assert trigger_model_feedback(session, prefect_away, document, both[::-1]).id == first
+    assert trigger_model_feedback(session, prefect_away, document).id == first
+    other = trigger_model_feedback(session, prefect_away, document, both[:1]).id
+    assert other != first
+    assert trigger_model_feedback(session, prefect_away, document, both).id not in (first, other)
+
+
+def test_same_annotations_sent_at_once_are_one_job(engine: Engine, session: Session, prefect_away: Launcher) -> None:
+    document_id = add_document(session).id
+    session.commit()
+
+    def feed_back(number: int) -> str:
+        with Session(engine) as own:
+            both = [marked("Bell"), marked("Acme Ltd")][:: (-1) ** number]
+            return trigger_model_feedback(own, prefect_away, get_document(own, document_id), both).id
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(feed_back, range(8)))) == 1
+
+
+def test_annotations_whose_training_failed_are_tried_again(session: Session, prefect_away: Launcher) -> None:
+    document = add_document(session)
+    first = trigger_model_feedback(session, prefect_away, document, [marked("Bell")]).id
+    failed = Outcome(decision=Decision.FAILED, reason="because", flow_run_id="run")
+    answer_jobs(session, [first], failed)
+    assert trigger_model_feedback(session, prefect_away, document, [marked("Bell")]).id != first
+
+
+def test_idempotency_key_again_changes_nothing_and_with_other_feedback_conflicts(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document = add_document(session)
+    first = trigger_model_feedback(session, prefect_away, document, [marked("Bell")], idempotency_key="k")
+    trigger_model_feedback(session, prefect_away, document, [marked("Acme Ltd")])
+    again = trigger_model_feedback(session, prefect_away, document, [marked("Bell")], idempotency_key="k")
+    assert again.id == first.id
+    assert [annotation.value for annotation in list_annotations(session, document.id)] == ["Acme Ltd"]
+    with pytest.raises(ConflictError, match="other feedback"):
+        trigger_model_feedback(session, prefect_away, document, [marked("Acme Ltd")], idempotency_key="k")
+    with pytest.raises(ConflictError, match="other feedback"):
+        trigger_model_feedback(session, prefect_away, add_document(session, "b"), [marked("Bell")], idempotency_key="k")
+
+
+def test_empty_list_is_feedback_that_nothing_is_to_be_marked(session: Session, prefect_away: Launcher) -> None:
+    assert trigger_model_feedback(session, prefect_away, add_document(session), []).id
+
+
+def test_training_run_on_an_unknown_document_stores_no_job(session: Session, prefect_away: Launcher) -> None:
+    with pytest.raises(NotFoundError, match="no document none"):
+        create_training_run(session, prefect_away, [add_document(session).id, "none"], "ana")
+    assert find_unlaunched_job(session) is None
