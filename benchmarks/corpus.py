@@ -1,4 +1,4 @@
-"""The corpora of `../shared/data` (its README says what is odd about them), and generated contracts."""
+"""Read the corpora of `../shared/data`, whose README describes them, and generate contracts."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ _seeds = count()
 
 @dataclass(frozen=True)
 class Contract:
-    """A contract as a reviewer would upload it, and as the service reads it with its gold."""
+    """A file that a reviewer uploads, and the text that the service reads from it, with its gold spans."""
 
     filename: str
     content: bytes
@@ -29,9 +29,9 @@ class Contract:
 
 
 def read_contracts(path: Path) -> Iterator[Contract]:
-    """Read a corpus as in `../shared/data/README.md`: a `.jsonl.xz` or `.jsonl`, or the folder `pdfs`.
+    """Read a corpus in a format of `../shared/data/README.md`: a `.jsonl.xz`, a `.jsonl` or the folder `pdfs`.
 
-    A PDF is left out if PDFium does not read exactly the characters of the gold text (one of the 60).
+    A PDF is skipped if PDFium does not read exactly the characters of the gold text (one of the 60).
     """
     if path.is_dir():
         yield from _read_pdfs(path)
@@ -51,7 +51,7 @@ def _read_pdfs(folder: Path) -> Iterator[Contract]:
 
 
 def read_corpus(path: Path) -> list[AnnotationData]:
-    """Read a `.jsonl.xz` or `.jsonl` in the form of `../shared/data/README.md`."""
+    """Read a `.jsonl.xz` or `.jsonl` in the format of `../shared/data/README.md`."""
     opener = lzma.open if path.suffix == ".xz" else open
     with opener(path, "rt", encoding="utf-8", newline="\n") as file:
         rows = [json.loads(line) for line in file.read().split("\n") if line]
@@ -66,7 +66,7 @@ def read_corpus(path: Path) -> list[AnnotationData]:
 
 
 def join_generated(seeds: Iterator[int], characters: int) -> tuple[str, tuple[Span, ...]]:
-    """Return generated contracts one below the other, at least so many characters, and the spans of the first."""
+    """Join generated contracts to a text of at least `characters`; return it with the spans of the first."""
     contract = generate_contract(next(seeds))
     text = contract.text
     while len(text) < characters:
@@ -75,6 +75,6 @@ def join_generated(seeds: Iterator[int], characters: int) -> tuple[str, tuple[Sp
 
 
 def upload_generated(client: ReviewerClient, characters: int) -> ReviewedDocument:
-    """Upload at least so many characters: one generated contract with its spans, and more below it without."""
+    """Upload a text of at least `characters`: a generated contract with its spans, then more without theirs."""
     text, spans = join_generated(_seeds, characters)
     return client.upload("contract.txt", text.encode(), text, spans)

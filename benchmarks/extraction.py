@@ -1,4 +1,4 @@
-"""Speed and memory of extraction beside transformers' own pipeline on the same weights, in one run.
+"""Compare the speed and memory of extraction with transformers' own pipeline on the same weights.
 
 python -m benchmarks.extraction
 """
@@ -35,29 +35,29 @@ TYPES = 8
 
 def main() -> None:
     contracts = _read_contracts(ROUNDS * (QUEUE + 1))
-    sides = {"Tagger.extract": _Side(_build_tagger), "transformers pipeline": _Side(_build_pipeline)}
-    speeds: dict[str, dict[str, list[float]]] = {name: {"one": [], "queue": []} for name in sides}
+    systems = {"Tagger.extract": _System(_build_tagger), "transformers pipeline": _System(_build_pipeline)}
+    speeds: dict[str, dict[str, list[float]]] = {name: {"one": [], "queue": []} for name in systems}
     for first in range(0, len(contracts), QUEUE + 1):
         batches = {"one": contracts[first : first + 1], "queue": contracts[first + 1 : first + QUEUE + 1]}
         for case, texts in batches.items():
-            for name, side in sides.items():
-                speeds[name][case].append(side.measure(texts))
+            for name, system in systems.items():
+                speeds[name][case].append(system.measure(texts))
     rows = [
         {
             "system": name,
             "one": round(median(speeds[name]["one"])),
             "queue": round(median(speeds[name]["queue"])),
-            "peak_memory_mib": side.close(),
+            "peak_memory_mib": system.close(),
         }
-        for name, side in sides.items()
+        for name, system in systems.items()
     ]
     _print(rows)
     results = {"rounds": ROUNDS, "queue": QUEUE, "medians": rows, "each_round": speeds}
     print(write_results("extraction", results))
 
 
-class _Side:
-    """One of the two systems, in a process of its own, working only while it is asked to."""
+class _System:
+    """One of the two systems, in its own process, idle unless it is measured."""
 
     def __init__(self, build: Callable[[], Extract]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -67,13 +67,13 @@ class _Side:
         self.connection.recv()
 
     def measure(self, texts: list[str]) -> float:
-        """Return the characters a second at which these texts are read."""
+        """Return how many characters of these texts it reads per second."""
         self.connection.send(texts)
         seconds: float = self.connection.recv()
         return sum(map(len, texts)) / seconds
 
     def close(self) -> int:
-        """End the process and return its peak memory in MiB."""
+        """Stop the process and return its peak memory in MiB."""
         self.connection.send(None)
         kibibytes: int = self.connection.recv()
         self.process.join()
@@ -92,9 +92,9 @@ def _serve(build: Callable[[], Extract], connection: Connection) -> None:
 
 
 def _build_tagger() -> Extract:
-    """Return the tagger's extraction, one contract after the other.
+    """Return the tagger's extraction, one contract after another.
 
-    It is biased to find nothing, as the pipeline is: training would count as its peak memory.
+    It is untrained, since training would raise the peak memory, and biased to find nothing, as the pipeline is.
     """
     tagger = Tagger(load_encoder(), [f"type_{index}" for index in range(TYPES)], TrainingConfig())
     with torch.no_grad():
@@ -103,9 +103,9 @@ def _build_tagger() -> Extract:
 
 
 def _build_pipeline() -> Extract:
-    """Return the pipeline on all layers of the packaged encoder, with windows, overlap and batches as the tagger's.
+    """Return the pipeline on all layers of the packaged encoder, with the tagger's windows, overlap and batch size.
 
-    It is biased to find nothing, so that no time goes into joining the entities of an untrained head.
+    It is biased to find nothing: joining the entities of an untrained head would take time.
     """
     config = TrainingConfig()
     _, tokenizer = read_packaged_encoder()
@@ -127,7 +127,7 @@ def _build_pipeline() -> Extract:
 
 
 def _read_contracts(count: int) -> list[str]:
-    """Return texts of about 17,000 characters, no two the same: CUAD's where it is there, else generated ones."""
+    """Return different texts of about 17,000 characters: from CUAD if it is there, else generated."""
     path = SHARED_DATA / "cuad/train.jsonl.xz"
     if path.exists():
         texts = [data.text for data in read_corpus(path)]

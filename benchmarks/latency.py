@@ -1,4 +1,4 @@
-"""From a correction to the version that has learned it, stage by stage, and whether that grows with the corpus.
+"""Measure the time from a correction to the version that learned it, by stage and by size of the corpus.
 
 python -m benchmarks.latency [--annotated 10 1000] [--feedbacks 10] [--encoder packaged]
 """
@@ -25,6 +25,7 @@ from registry.annotations import replace_annotations
 from registry.database import open_session
 from registry.documents import get_document
 from registry.jobs import add_job
+from registry.outcome import Decision, Outcome
 from registry.settings import Settings
 from registry.tables import AnnotationBase, JobType
 
@@ -43,11 +44,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS, arguments.encoder) as stack:
         client = ReviewerClient(stack.api_url, stack.api_key)
         client.wait_for_job(client.feed_back(upload_generated(client, CHARACTERS)))
-        there = 1
+        number_annotated = 1
         for annotated in arguments.annotated:
-            _annotate_earlier(stack, client, annotated - there)
+            _annotate_earlier(stack, client, annotated - number_annotated)
             runs = [_time_feedback(stack, client) for _ in range(arguments.feedbacks)]
-            there = annotated + len(runs)
+            number_annotated = annotated + len(runs)
             stages = {name: summarise([run[name] for run in runs if name in run]) for name in runs[-1]}
             results["by_annotated"][annotated] = stages
             print_seconds(f"{annotated} annotated contracts", stages)
@@ -58,7 +59,8 @@ def main() -> None:
 
 
 def _annotate_earlier(stack: Stack, client: ReviewerClient, number: int) -> None:
-    """Add short contracts as if their feedback had been learned before: read once, annotated, answered."""
+    """Add short contracts as if earlier runs had learned from them: extracted once, annotated, answered."""
+    earlier = Outcome(decision=Decision.PROMOTED, reason="Annotated by the benchmark", flow_run_id="earlier")
     settings = Settings(database_url=SecretStr(stack.environment["CONTRACT_FEEDBACK_DATABASE_URL"]))
     for _ in range(number):
         document = upload_generated(client, 1)
@@ -67,11 +69,11 @@ def _annotate_earlier(stack: Stack, client: ReviewerClient, number: int) -> None
             marked = [AnnotationBase(**annotation) for annotation in document.annotations]
             replace_annotations(session, get_document(session, document.id), marked)
             job = add_job(session, JobType.FEEDBACK, [document.id], "earlier")
-            job.claimed_by, job.outcome = "earlier", {"promoted": True}
+            job.claiming_run_id, job.outcome = "earlier", earlier
 
 
 def _time_feedback(stack: Stack, client: ReviewerClient) -> dict[str, float]:
-    """Return the seconds from the request to each stage, in the order in which they are reached."""
+    """Return the seconds from the request to the end of each stage, in order of time."""
     document = upload_generated(client, CHARACTERS)
     version, _ = client.extract(document.id)
     started, clock = time.time(), time.monotonic()
@@ -80,8 +82,8 @@ def _time_feedback(stack: Stack, client: ReviewerClient) -> dict[str, float]:
     job = client.wait_for_job(job_id)
     served_by, _ = client.extract(document.id)
     served = time.monotonic() - clock
-    if job["outcome"]["promoted"] and served_by == version:
-        raise RuntimeError(f"Version {version} still answers after job {job_id}")
+    if job["outcome"]["decision"] == Decision.PROMOTED and served_by == version:
+        raise RuntimeError(f"Version {version} is still served after job {job_id} promoted another")
     reached = _read_stages(stack, UUID(job["outcome"]["flow_run_id"]))
     names = {"load_annotations": "body", "fine_tune": "trained", "evaluate": "evaluated", "register": "registered"}
     stages |= {names[name]: moment - started for name, moment in sorted(reached, key=lambda item: item[1])}
@@ -97,15 +99,15 @@ def _read_stages(stack: Stack, run_id: UUID) -> Iterator[tuple[str, float]]:
 
 
 def _time_answers(stack: Stack, client: ReviewerClient) -> list[float]:
-    """Return the seconds to 202 of many clients that send feedback at once, three times each."""
+    """Return the seconds until the 202, with many clients that each send feedback three times."""
     documents = [upload_generated(client, CHARACTERS) for _ in range(CLIENTS)]
 
     def send(document: ReviewedDocument) -> list[float]:
         own = ReviewerClient(stack.api_url, stack.api_key)
         seconds = []
-        for marked in (document.spans, document.spans[1:], document.spans):  # the same again would be the same job
+        for spans in (document.spans, document.spans[1:], document.spans):  # identical feedback returns the same job
             started = time.monotonic()
-            own.feed_back(replace(document, spans=marked))
+            own.feed_back(replace(document, spans=spans))
             seconds.append(time.monotonic() - started)
         return seconds
 

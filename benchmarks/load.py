@@ -1,4 +1,4 @@
-"""Many clients at once, extraction beside training, and an hour's memory.
+"""Measure many clients at once, extraction during training, and memory over an hour.
 
 python -m benchmarks.load [--clients 1 8 32 128] [--seconds 60] [--extractions 40]
 python -m benchmarks.load --soak 60
@@ -29,9 +29,10 @@ from cli.installation import ANY_PORTS, Stack, run_stack
 from demo.client import ReviewedDocument, ReviewerClient
 
 CHARACTERS = 17_000
-EXTRACTIONS_A_FEEDBACK = 9
-TURNS = 4
+EXTRACTIONS_PER_FEEDBACK = 9
+ROUNDS = 4
 TRAINING_SECONDS = 20
+WHEN = ALONE, TRAINING = "alone", "during training"
 _numbers = count()
 
 
@@ -46,25 +47,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
         client = ReviewerClient(stack.api_url, stack.api_key)
         documents = [upload_generated(client, CHARACTERS) for _ in range(10)]
-        for job_id in [client.feed_back(document) for document in documents[:5]]:  # one alone might be held out
+        for job_id in [client.feed_back(document) for document in documents[:5]]:  # a single one might be held out
             client.wait_for_job(job_id)
         if arguments.soak:
             print(write_results("load_soak", soak(stack, client, documents, arguments.soak)))
             return
-        beside = _compare_beside_training(stack, client, documents, arguments.extractions)
+        during_training = _compare_during_training(stack, client, documents, arguments.extractions)
         mixed = {number: _mix(stack, documents, number, arguments.seconds) for number in arguments.clients}
-    results = {"characters": CHARACTERS, "extractions_a_feedback": EXTRACTIONS_A_FEEDBACK, "seconds": arguments.seconds}
-    print(write_results("load", results | {"beside_training": beside, "mixed_by_clients": mixed}))
+    results = {
+        "characters": CHARACTERS,
+        "extractions_per_feedback": EXTRACTIONS_PER_FEEDBACK,
+        "seconds": arguments.seconds,
+    }
+    print(write_results("load", results | {"during_training": during_training, "mixed_by_clients": mixed}))
 
 
 def _feed_back(client: ReviewerClient, document: ReviewedDocument, number: int) -> str:
-    """Send a document's spans but for one, another each time: the same again would be the same job."""
+    """Send all spans of a document except one, a different one each time: identical feedback returns the same job."""
     left_out = number % len(document.spans)
     return client.feed_back(replace(document, spans=document.spans[:left_out] + document.spans[left_out + 1 :]))
 
 
 def _mix(stack: Stack, documents: list[ReviewedDocument], clients: int, seconds: float) -> dict[str, Any]:
-    """Have clients with a document each to correct extract and feed back; `documents` grow to be enough."""
+    """Have clients extract any document and correct their own; `documents` is extended to one per client."""
     client = ReviewerClient(stack.api_url, stack.api_key)
     documents += [upload_generated(client, CHARACTERS) for _ in range(clients - len(documents))]
     for document in documents:
@@ -72,20 +77,20 @@ def _mix(stack: Stack, documents: list[ReviewedDocument], clients: int, seconds:
     taken: dict[str, list[float]] = {"extraction": [], "feedback": []}
     errors: Counter[str] = Counter()
     jobs: list[str] = []
-    until, generator = time.monotonic() + seconds, time.process_time()
+    until, cpu_before = time.monotonic() + seconds, time.process_time()
 
     def play(index: int) -> None:
-        own, chooser = ReviewerClient(stack.api_url, stack.api_key), random.Random(index)
+        own, rng = ReviewerClient(stack.api_url, stack.api_key), random.Random(index)
         for number in count(index):
             if time.monotonic() > until:
                 return
-            kind = "extraction" if number % (EXTRACTIONS_A_FEEDBACK + 1) else "feedback"
+            kind = "extraction" if number % (EXTRACTIONS_PER_FEEDBACK + 1) else "feedback"
             started = time.monotonic()
             try:
                 if kind == "extraction":
-                    own.extract(chooser.choice(documents).id)
+                    own.extract(rng.choice(documents).id)
                 else:
-                    jobs.append(_feed_back(own, documents[index], number // (EXTRACTIONS_A_FEEDBACK + 1)))
+                    jobs.append(_feed_back(own, documents[index], number // (EXTRACTIONS_PER_FEEDBACK + 1)))
             except httpx.HTTPStatusError as error:
                 errors[f"{kind} {error.response.status_code}"] += 1
             except httpx.HTTPError as error:
@@ -94,20 +99,21 @@ def _mix(stack: Stack, documents: list[ReviewedDocument], clients: int, seconds:
 
     with ThreadPoolExecutor(clients) as pool:
         list(pool.map(play, range(clients)))
-    generator = time.process_time() - generator
+    cpu_seconds = time.process_time() - cpu_before
     memory = measure_memory(stack)
     answers = Counter(_wait_for_answer(client, job_id) for job_id in dict.fromkeys(jobs))
-    mixed = {
-        "seconds": {kind: summarise(some) for kind, some in taken.items()},
-        "requests_a_second": round(sum(map(len, taken.values())) / seconds, 1),
+    summary = {kind: summarise(some) for kind, some in taken.items()}
+    requests_per_second = round(sum(map(len, taken.values())) / seconds, 1)
+    print_seconds(f"{clients} clients, {requests_per_second} requests per second", summary)
+    print(f"errors {dict(errors)}, jobs {dict(answers)}, MiB {memory}", flush=True)
+    return {
+        "seconds": summary,
+        "requests_per_second": requests_per_second,
         "errors": dict(errors),
         "jobs": dict(answers),
         "memory_mib": memory,
-        "generator_cpu_share": round(generator / seconds, 2),
+        "generator_cpu_share": round(cpu_seconds / seconds, 2),
     }
-    print_seconds(f"{clients} clients, {mixed['requests_a_second']} requests a second", mixed["seconds"])
-    print(f"errors {dict(errors)}, jobs {dict(answers)}, MiB {memory}", flush=True)
-    return mixed
 
 
 def _wait_for_answer(client: ReviewerClient, job_id: str) -> str:
@@ -116,17 +122,17 @@ def _wait_for_answer(client: ReviewerClient, job_id: str) -> str:
     return "lost"
 
 
-def _compare_beside_training(
+def _compare_during_training(
     stack: Stack, client: ReviewerClient, documents: list[ReviewedDocument], extractions: int
 ) -> dict[str, Any]:
-    """Time one client's extractions of new and of known documents: alone, beside runs without a pause, in turns."""
+    """Time one client's extractions of new and of known documents, alternately alone and during training."""
     for document in documents:
         client.extract(document.id)
-    taken: dict[str, list[float]] = {f"{kind}, {when}": [] for kind in ("new", "known") for when in ("alone", "beside")}
-    runs, seconds = Counter[str](), Counter[str]()
+    taken: dict[str, list[float]] = {f"{kind}, {when}": [] for kind in ("new", "known") for when in WHEN}
+    runs, seconds = dict.fromkeys(WHEN, 0), dict.fromkeys(WHEN, 0.0)
 
     def extract(when: str) -> None:
-        for number in range(extractions // TURNS):
+        for number in range(extractions // ROUNDS):
             for kind, document in (
                 ("new", upload_generated(client, CHARACTERS)),
                 ("known", documents[number % len(documents)]),
@@ -135,9 +141,9 @@ def _compare_beside_training(
                 client.extract(document.id)
                 taken[f"{kind}, {when}"].append(time.monotonic() - started)
 
-    for _ in range(TURNS):
-        extract("alone")
-        for when, work in (("beside", partial(extract, "beside")), ("alone", partial(time.sleep, TRAINING_SECONDS))):
+    for _ in range(ROUNDS):
+        extract(ALONE)
+        for when, work in ((TRAINING, partial(extract, TRAINING)), (ALONE, partial(time.sleep, TRAINING_SECONDS))):
             started = time.monotonic()
             with _training(stack, documents) as count_runs:
                 work()
@@ -145,36 +151,36 @@ def _compare_beside_training(
                 runs[when] += count_runs()
     summary = {name: summarise(some) for name, some in taken.items()}
     ratios = {
-        kind: round(summary[f"{kind}, beside"]["p95"] / summary[f"{kind}, alone"]["p95"], 2)
+        kind: round(summary[f"{kind}, {TRAINING}"]["p95"] / summary[f"{kind}, {ALONE}"]["p95"], 2)
         for kind in ("new", "known")
     }
-    runs_a_minute = {when: round(60 * runs[when] / seconds[when], 1) for when in runs}
-    print_seconds("Extraction by one client, alone and beside training", summary)
+    runs_per_minute = {when: round(60 * runs[when] / seconds[when], 1) for when in runs}
+    print_seconds("Extraction by one client, alone and during training", summary)
     print(
-        f"p95 beside training to alone: {ratios}; runs a minute beside extraction and alone: {runs_a_minute}",
+        f"p95 during training / alone: {ratios}; runs per minute during extraction and alone: {runs_per_minute}",
         flush=True,
     )
-    return {"seconds": summary, "p95_ratios": ratios, "runs_a_minute": runs_a_minute}
+    return {"seconds": summary, "p95_ratios": ratios, "runs_per_minute": runs_per_minute}
 
 
 @contextmanager
 def _training(stack: Stack, documents: list[ReviewedDocument]) -> Iterator[Callable[[], int]]:
-    """Keep a run going and the next one waiting until the block ends; yields what counts the runs that have ended."""
-    stop, ended = Event(), set[str]()
+    """Keep one run active and another waiting until the block ends; yield a function that counts the finished runs."""
+    stop, finished = Event(), set[str]()
 
     def keep_going() -> None:
         own = ReviewerClient(stack.api_url, stack.api_key)
         while not stop.is_set():
-            again, which = divmod(next(_numbers), len(documents))
-            job = own.wait_for_job(_feed_back(own, documents[which], again))
-            ended.add(job["outcome"]["flow_run_id"])
+            left_out, index = divmod(next(_numbers), len(documents))
+            job = own.wait_for_job(_feed_back(own, documents[index], left_out))
+            finished.add(job["outcome"]["flow_run_id"])
 
     with ThreadPoolExecutor(2) as pool:
         feeders = [pool.submit(keep_going) for _ in range(2)]
-        while not ended and not any(feeder.done() for feeder in feeders):
+        while not finished and not any(feeder.done() for feeder in feeders):
             time.sleep(0.1)
-        ended.clear()
-        yield lambda: len(ended)
+        finished.clear()
+        yield lambda: len(finished)
         stop.set()
         for feeder in feeders:
             feeder.result()

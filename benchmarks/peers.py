@@ -1,6 +1,6 @@
-"""The systems we compare with, each trained anew on all documents so far: a CRF, the Hugging Face Trainer, spaCy.
+"""Other systems to compare with, each retrained on all documents so far: a CRF, the Hugging Face Trainer, spaCy.
 
-What any of them learns from is chosen alike: all stretches with an entity, and two without for each of those.
+All learn from the same choice of samples: every one with an entity, and for each of those two without.
 """
 
 import random
@@ -41,7 +41,7 @@ FloatArray = NDArray[np.float32]
 T = TypeVar("T")
 
 _BLOCK_WORDS = 100
-_EMPTY_FOR_EACH_TELLING = 2
+_EMPTY_PER_MARKED = 2
 _OUTSIDE = "O"
 
 
@@ -51,7 +51,7 @@ class Peer(Protocol):
     name: ClassVar[str]
 
     def train(self, documents: Sequence[AnnotationData]) -> Predictor:
-        """Return what finds entities in a text, having learned from these documents alone."""
+        """Train on these documents only; return a function that finds the entities of a text."""
         ...
 
 
@@ -86,11 +86,12 @@ class CrfPeer:
 
 @dataclass(frozen=True)
 class TrainerPeer:
-    """The packaged encoder, all its layers, fully fine-tuned by the Hugging Face Trainer with one label a token.
+    """The packaged encoder with all its layers, fully fine-tuned by the Hugging Face Trainer with one label per token.
 
-    Label Studio's `huggingface_ner` backend trains so too, batches included, but on the first pieces of each
-    text alone and at one learning rate. Here windows cover it all, the tags are decoded as a whole, and the new head
-    learns faster than the encoder: at one rate for both nothing but O was learned from ten contracts.
+    Label Studio's `huggingface_ner` backend trains in the same way and with the same batch size, but only on the first
+    pieces of each text and with one learning rate. Here windows cover the whole text, one Viterbi pass decodes all its
+    tags, and the new head has a higher learning rate than the encoder: with one rate for both, a model trained on ten
+    contracts predicted O everywhere.
     """
 
     name: ClassVar[str] = "Trainer"
@@ -148,7 +149,7 @@ class TrainerPeer:
         )
 
     def _windows(self, text: str, overlap: int) -> Iterator[tuple[list[int], dict[int, int]]]:
-        """Yield each window's pieces, and for the words that begin in it the piece where they do."""
+        """Yield each window's pieces and, for each word that begins in it, the index of the word's first piece."""
         encoder = load_encoder()
         before, after = encoder.special_pieces
         document = encode_document(text, encoder.tokenizer, buckets=1)
@@ -167,11 +168,11 @@ class TrainerPeer:
             label_of_piece = {piece: label_of_word[word] for word, piece in reversed(piece_of_word.items())}
             of_window = [label_of_piece.get(piece, -100) for piece in range(len(pieces))]
             samples.append({"input_ids": pieces, "labels": of_window})
-        return choose_telling(samples, lambda sample: max(sample["labels"]) > 0)
+        return sample_marked(samples, lambda sample: max(sample["labels"]) > 0)
 
     @torch.inference_mode()
     def _scores(self, model: PreTrainedModel, text: str, words: IntArray) -> FloatArray:
-        """Return each word's log-probabilities, summed where windows overlap: (words, labels)."""
+        """Return log-probabilities of shape (words, labels), summed where windows overlap."""
         model.train(mode=False)
         scores = torch.zeros(len(words), len(model.config.id2label or ()))
         windows = list(self._windows(text, self.overlap)) if len(words) else []
@@ -186,7 +187,7 @@ class TrainerPeer:
 
 
 def build_classifier(labels: dict[int, str]) -> BertForTokenClassification:
-    """Return the packaged encoder, all its layers, under transformers' own head for `labels`, without dropout."""
+    """Return the packaged encoder with all its layers under transformers' own head for `labels`, in evaluation mode."""
     encoder, _ = read_packaged_encoder(LAYERS)
     encoder.config.id2label = labels
     model = BertForTokenClassification(encoder.config)
@@ -197,7 +198,7 @@ def build_classifier(labels: dict[int, str]) -> BertForTokenClassification:
 
 @dataclass(frozen=True)
 class SpacyPeer:
-    """spaCy's `ner` on its hashed embeddings and CNN, as `add_pipe` sets them up."""
+    """spaCy's `ner` component on hashed embeddings and a CNN, with the defaults of `add_pipe`."""
 
     name: ClassVar[str] = "spaCy"
     batch_blocks: ClassVar[int] = 4
@@ -211,10 +212,10 @@ class SpacyPeer:
         nlp.add_pipe("ner")
         examples = [example for document in documents for example in _spacy_examples(nlp, document)]
         optimiser = nlp.initialize(lambda: examples)
-        chooser = random.Random(0)
+        rng = random.Random(0)
         queue: list[Example] = []
         for _ in range(count_steps(len(examples), self.batch_blocks, self.epochs, self.steps)):
-            queue = queue or chooser.sample(examples, len(examples))
+            queue = queue or rng.sample(examples, len(examples))
             nlp.update(queue[: self.batch_blocks], sgd=optimiser, drop=0.2)
             queue = queue[self.batch_blocks :]
 
@@ -226,20 +227,20 @@ class SpacyPeer:
 
 
 def count_steps(samples: int, batch: int, epochs: int, limits: tuple[int, int]) -> int:
-    """Return the steps that these epochs take, kept within limits: enough for one document, practical for many."""
+    """Return the number of steps in these epochs, clipped to `limits`."""
     return max(limits[0], min(limits[1], epochs * -(-samples // batch)))
 
 
-def choose_telling(stretches: Sequence[T], is_telling: Callable[[T], bool]) -> list[T]:
-    """Return the stretches of one document that hold an entity, and of the others some for each of those."""
-    telling = [stretch for stretch in stretches if is_telling(stretch)]
-    empty = [stretch for stretch in stretches if not is_telling(stretch)]
-    wanted = max(1, _EMPTY_FOR_EACH_TELLING * len(telling))
-    return telling + random.Random(0).sample(empty, min(len(empty), wanted))
+def sample_marked(samples: Sequence[T], has_entity: Callable[[T], bool]) -> list[T]:
+    """Return all samples of a document with an entity and, for each, two random ones without; at least one of those."""
+    marked = [sample for sample in samples if has_entity(sample)]
+    empty = [sample for sample in samples if not has_entity(sample)]
+    wanted = max(1, _EMPTY_PER_MARKED * len(marked))
+    return marked + random.Random(0).sample(empty, min(len(empty), wanted))
 
 
 def choose_blocks(document: AnnotationData, words: IntArray) -> list[slice]:
-    """Return the blocks of some 100 words to learn from; none begins inside a span."""
+    """Return the blocks of about 100 words to learn from; none begins inside a span."""
     marked, inside = np.zeros((2, len(words) + 1), dtype=bool)
     for span in document.spans:
         place = touched_words(words, span)
@@ -249,11 +250,11 @@ def choose_blocks(document: AnnotationData, words: IntArray) -> list[slice]:
     wanted = np.arange(0, len(words), _BLOCK_WORDS)
     edges = np.unique([*allowed[np.searchsorted(allowed, wanted)], len(words)]).tolist()
     blocks = [slice(start, stop) for start, stop in pairwise(edges)]
-    return choose_telling(blocks, lambda block: bool(marked[block].any()))
+    return sample_marked(blocks, lambda block: bool(marked[block].any()))
 
 
 def tag_words(words: IntArray, spans: Iterable[Span]) -> list[str]:
-    """Return a tag for each word: O, B-type or I-type; of overlapping spans the longest is kept."""
+    """Return one tag per word, O, B-type or I-type; of overlapping spans the longest wins."""
     tags = [_OUTSIDE] * len(words)
     for span in sorted(spans, key=lambda span: span.start - span.end):
         place = touched_words(words, span)
@@ -263,7 +264,7 @@ def tag_words(words: IntArray, spans: Iterable[Span]) -> list[str]:
 
 
 def read_tags(text: str, words: IntArray, tags: Sequence[str]) -> list[Entity]:
-    """Return the entities that the words' tags spell; an I without its B begins one, as in CoNLL's scoring."""
+    """Return the entities that the tags encode; an I without a B begins one, as in CoNLL's scoring."""
     spans: list[Span] = []
     before = ""
     for (start, end), tag in zip(words.tolist(), tags, strict=True):
@@ -277,7 +278,7 @@ def read_tags(text: str, words: IntArray, tags: Sequence[str]) -> list[Entity]:
 
 
 def best_tags(scores: FloatArray, labels: Sequence[str]) -> list[str]:
-    """Return the likeliest tags (Viterbi) in which each I follows a B or I of its type; `scores` (words, labels)."""
+    """Return the likeliest tags (Viterbi) in which each I follows a B or I of its type; `scores` is (words, labels)."""
     if not len(scores):
         return []
     follows = [[label[0] != "I" or label[2:] == before[2:] for label in labels] for before in labels]
@@ -295,7 +296,7 @@ def best_tags(scores: FloatArray, labels: Sequence[str]) -> list[str]:
 
 
 def word_features(text: str, words: IntArray) -> list[list[str]]:
-    """Return each word's features for a CRF: its own, its neighbours' to two words' distance, pairs, its place."""
+    """Return each word's features for a CRF: the word, its neighbours up to two words away, pairs, position."""
     values = [text[start:end] for start, end in words]
     lowers = ["", "", *(value.lower() for value in values), "", ""]
     shapes = ["", "", *(_shape(value) for value in values), "", ""]
@@ -332,7 +333,7 @@ def _own_features(value: str) -> tuple[str, ...]:
 
 
 def _shape(value: str) -> str:
-    """Return a word's shape as in Finkel et al. (2005): Xx for Party, 99 for 17, long runs cut at four."""
+    """Return a word's shape as in Finkel et al. (2005): Xxxxx for Party, 99 for 17; runs are cut to four."""
     shape = "".join("X" if c.isupper() else "x" if c.islower() else "9" if c.isdigit() else c for c in value)
     return re.sub(r"(.)\1{4,}", r"\1\1\1\1", shape)
 

@@ -1,4 +1,4 @@
-"""Results as a table, and as JSON with what they were measured on."""
+"""Print results as a table, and write them as JSON with commit, machine and versions."""
 
 import json
 import platform
@@ -32,7 +32,7 @@ def write_results(name: str, results: Any) -> Path:
 
 
 def summarise(seconds: list[float]) -> dict[str, float]:
-    """Return how many there are, their median, and their 95th and 99th percentile."""
+    """Return the count, the median, and the 95th and 99th percentiles."""
     centiles = quantiles(seconds, n=100, method="inclusive")
     return {
         "count": len(seconds),
@@ -43,7 +43,7 @@ def summarise(seconds: list[float]) -> dict[str, float]:
 
 
 def print_seconds(title: str, summary: dict[str, dict[str, float]]) -> None:
-    """Print what was summarised, a row each."""
+    """Print summaries as a table, one per row."""
     print(f"\n{title}\n{'seconds':24} {'count':>6} {'p50':>8} {'p95':>8} {'p99':>8}")
     for name, some in summary.items():
         print(f"{name:24} {some['count']:6} {some['p50']:8.3f} {some['p95']:8.3f} {some['p99']:8.3f}", flush=True)

@@ -1,4 +1,4 @@
-"""The memory of each process of a stack, measured once or each minute for as long as one likes."""
+"""Measure the memory of an installation's processes, once or every minute under load."""
 
 import os
 import random
@@ -18,13 +18,13 @@ _EXTRACTIONS = 9
 
 
 def soak(stack: Stack, client: ReviewerClient, documents: list[ReviewedDocument], minutes: float) -> dict[str, Any]:
-    """Upload a contract every ten seconds, extract nine, feed the new one back; sample the memory between two runs."""
+    """Upload a contract, extract from nine and feed back the new one, every ten seconds; sample memory every minute."""
     started, samples = time.monotonic(), list[dict[str, int]]()
     for number in count(1):
         document = upload_generated(client, 1)
         documents.append(document)
-        for some in [document, *random.sample(documents, _EXTRACTIONS - 1)]:
-            client.extract(some.id)
+        for extracted in [document, *random.sample(documents, _EXTRACTIONS - 1)]:
+            client.extract(extracted.id)
         job_id = client.feed_back(document)
         if time.monotonic() - started >= 60 * (len(samples) + 1):
             client.wait_for_job(job_id)
@@ -33,19 +33,19 @@ def soak(stack: Stack, client: ReviewerClient, documents: list[ReviewedDocument]
         if time.monotonic() - started >= 60 * minutes:
             break
         time.sleep(max(0, started + number * ROUND_SECONDS - time.monotonic()))
-    some = min(10, len(samples) // 2)
+    part_size = min(10, len(samples) // 2)
     means = {
-        name: [round(mean(sample[name] for sample in part)) for part in (samples[:some], samples[-some:])]
+        name: [round(mean(sample[name] for sample in part)) for part in (samples[:part_size], samples[-part_size:])]
         for name in samples[0]
     }
-    print(f"\nMiB, mean of the first {some} samples and of the last")
+    print(f"\nMiB, mean of the first {part_size} samples and of the last")
     for name, (first, last) in means.items():
         print(f"{name:12} {first:6} {last:6}", flush=True)
     return {"minutes": minutes, "feedbacks": number, "first_and_last_mib": means, "each_minute_mib": samples}
 
 
 def measure_memory(stack: Stack) -> dict[str, int]:
-    """Return the MiB of each process with its children, pages that several share counted in parts (Linux's PSS)."""
+    """Return the MiB of each process with its children: Linux's PSS, in which a shared page counts in parts."""
     sessions = {stack.processes[name].pid: name for name in ("prefect", "mlflow", "runs", "worker", "api")}
     memory = dict.fromkeys(sessions.values(), 0)
     for folder in Path("/proc").glob("[0-9]*"):

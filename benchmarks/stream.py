@@ -1,4 +1,4 @@
-"""Contracts arrive one by one: extract, score, feed back the gold; and what other systems make of the same contracts.
+"""Feed contracts back one by one and score unseen ones; train other systems on the same contracts.
 
 python -m benchmarks.stream [--data FILE.jsonl.xz … --language en] [--points 5 10 20 50 100] [--unseen 30] [--peers CRF]
 """
@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from benchmarks.corpus import SHARED_DATA, Contract, read_contracts
+from benchmarks.learning_curve import OURS
 from benchmarks.peers import CrfPeer, Peer, SpacyPeer, TrainerPeer
 from benchmarks.results_file import write_results
 from cli.installation import ANY_PORTS, run_stack
@@ -21,9 +20,8 @@ from demo.client import ReviewedDocument, ReviewerClient
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
 from embeddinggemma_feasibility.evaluation import Evaluation, evaluate
 
-OURS = "contract-feedback"
 Row = dict[str, Any]
-_DATA = "files .jsonl or .jsonl.xz, or the folder pdfs, as in ../shared/data/README.md"
+_DATA = ".jsonl or .jsonl.xz files, or the folder pdfs: ../shared/data/README.md"
 _PEERS: dict[str, Callable[[str], Peer]] = {
     "CRF": lambda _: CrfPeer(),
     "spaCy": SpacyPeer,
@@ -34,12 +32,12 @@ _PEERS: dict[str, Callable[[str], Peer]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, nargs="+", default=[SHARED_DATA / "cuad/train.jsonl.xz"], help=_DATA)
-    parser.add_argument("--language", default="en", help="of the corpus, for spaCy")
+    parser.add_argument("--language", default="en", help="language of the corpus, for spaCy")
     parser.add_argument("--points", type=int, nargs="+", default=[5, 10, 20, 50, 100])
     parser.add_argument(
-        "--unseen", type=int, default=30, help="contracts that are scored: the first; the others follow"
+        "--unseen", type=int, default=30, help="number of contracts to score: the first ones; the rest are fed back"
     )
-    parser.add_argument("--characters", type=int, default=40_000, help="longer contracts are left out")
+    parser.add_argument("--characters", type=int, default=40_000, help="longer contracts are skipped")
     parser.add_argument("--peers", nargs="*", default=list(_PEERS), choices=_PEERS)
     arguments = parser.parse_args()
     corpus = [contract for path in arguments.data for contract in read_contracts(path)]
@@ -56,25 +54,18 @@ def main() -> None:
     first = arguments.data[0]
     name = f"stream_{(first if first.is_dir() else first.parent).name}"
     rows = _run_ours(stream, unseen, arguments.points)
-    path = _keep(name, results, rows)
+    path = write_results(name, {**results, "rows": rows})
     for peer, point in itertools.product(arguments.peers, arguments.points):
         rows.append(_run_peer(_PEERS[peer](arguments.language), stream[:point], unseen))
         _print([rows[-1]])
-        _keep(name, results, rows)
+        write_results(name, {**results, "rows": rows})  # each time, since a run takes hours
     print()
     _print(rows)
     print(path)
 
 
-def _keep(name: str, results: Row, rows: Sequence[Row]) -> Path:
-    """Write and draw what there is: a run takes hours, and may be cut short."""
-    path = write_results(name, {**results, "rows": rows})
-    _draw(rows, path.with_suffix(".png"))
-    return path
-
-
 def _run_ours(stream: Sequence[Contract], unseen: Sequence[Contract], points: Sequence[int]) -> list[Row]:
-    """Feed the stream to the real service over HTTP, and score it on the unseen contracts at each point."""
+    """Feed the stream to a real installation over HTTP, and score the unseen contracts at each point."""
     rows = []
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
         client = ReviewerClient(stack.api_url, stack.api_key)
@@ -106,11 +97,11 @@ def _upload(client: ReviewerClient, contract: Contract) -> ReviewedDocument:
     return client.upload(contract.filename, contract.content, contract.data.text, contract.data.spans)
 
 
-def _run_peer(peer: Peer, taught: Sequence[Contract], unseen: Sequence[Contract]) -> Row:
+def _run_peer(peer: Peer, training: Sequence[Contract], unseen: Sequence[Contract]) -> Row:
     started = time.monotonic()
-    predict = peer.train([contract.data for contract in taught])
+    predict = peer.train([contract.data for contract in training])
     seconds = time.monotonic() - started
-    return _row(peer.name, len(taught), _score(unseen, lambda data: predict(data.text)), seconds)
+    return _row(peer.name, len(training), _score(unseen, lambda data: predict(data.text)), seconds)
 
 
 def _score(contracts: Sequence[Contract], extract: Callable[[AnnotationData], list[Entity]]) -> Evaluation:
@@ -136,19 +127,6 @@ def _print(rows: Sequence[Row]) -> None:
             f"{row['span_f1']:.3f}, last training {row['seconds']:7.1f} s",
             flush=True,
         )
-
-
-def _draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw each system's value F1 on the unseen contracts by the number of contracts learned."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for system in dict.fromkeys(row["system"] for row in rows):
-        of_system = [row for row in rows if row["system"] == system]
-        points = [row["contracts"] for row in of_system], [row["value_f1"] for row in of_system]
-        axes.plot(*points, marker="o", label=system)
-    axes.set(xlabel="contracts learned", ylabel="value F1 on unseen contracts", ylim=(0, 1))
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":
