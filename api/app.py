@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from prefect.client.orchestration import get_client
 
 from api.dependencies import RequestLimit, Services
+from api.documentation import add_documentation
 from api.errors import add_error_handlers, document_errors
 from api.routes import annotations, audit, documents, feedback, health, jobs, models
 from feedback.launcher import Launcher
@@ -29,7 +30,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Extracts entities from contracts and learns from each correction at once",
         version="0.1.0",
         lifespan=lambda app: _lifespan(app, settings),
+        docs_url=None,
+        redoc_url=None,
     )
+    add_documentation(app)
     add_error_handlers(app)
     for route in (documents, annotations, feedback, jobs, models, audit):
         app.include_router(route.router, responses=document_errors(401, 403, 422, 429, 503))
