@@ -19,7 +19,7 @@ from api.routes import annotations, audit, documents, health, jobs, models
 from api.schemas import ERROR_HEADERS, errors
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
-from registry.cache import build_cache
+from registry.cache import build_representation_cache
 from registry.database import CONNECTIONS, build_engine, migrate
 from registry.document_store import DocumentStore
 from registry.errors import ContractFeedbackError
@@ -64,7 +64,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             settings,
             engine,
             DocumentStore(settings),
-            build_cache(settings),
+            build_representation_cache(settings),
             registry,
             ServedModel(registry),
             prefect,

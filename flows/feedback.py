@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from embeddinggemma_feasibility import evaluation
 from embeddinggemma_feasibility.annotation_data import AnnotationData
-from embeddinggemma_feasibility.contract_data_trainer import FineTuning, UnteachableError, fine_tune_model
+from embeddinggemma_feasibility.contract_data_trainer import FineTuningError, FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.evaluation import ENOUGH_HELD_OUT, Item, ModelScores, Predictions
 from embeddinggemma_feasibility.tagger import Tagger
@@ -22,7 +22,7 @@ from flows.artifacts import publish_report
 from flows.progress import Progress
 from registry import jobs
 from registry.annotations import get_latest_annotations
-from registry.cache import build_cache
+from registry.cache import build_representation_cache
 from registry.database import open_session
 from registry.errors import ContractFeedbackError, UnavailableError
 from registry.models import ModelRegistry
@@ -111,7 +111,7 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
     if work.taught and not challenger:
         try:
             tuned = fine_tune(work, champion, progress)
-        except UnteachableError as error:
+        except FineTuningError as error:
             refuse(flow_run_id, work, str(error))
             raise
         challenger = save_challenger(flow_run_id, work, champion, tuned)
@@ -158,14 +158,14 @@ def load_models(flow_run_id: str) -> tuple[Model | None, Model | None]:
 
 
 @_inside
-def fine_tune(work: Work, champion: Model | None, progress: Progress) -> FineTuning:
+def fine_tune(work: Work, champion: Model | None, progress: Progress) -> FineTuningResult:
     """Teach the champion the new annotations, with earlier ones replayed."""
     return fine_tune_model(
         work.taught,
         champion.tagger if champion else None,
         work.replay,
         load_encoder(get_settings().encoder),
-        cache=build_cache(get_settings()),
+        cache=build_representation_cache(get_settings()),
         on_progress=lambda share: progress.reach(5 + 50 * share),
     )
 
@@ -179,7 +179,7 @@ def refuse(flow_run_id: str, work: Work, reason: str) -> None:
 
 
 @_outside
-def save_challenger(flow_run_id: str, work: Work, champion: Model | None, tuned: FineTuning) -> Model:
+def save_challenger(flow_run_id: str, work: Work, champion: Model | None, tuned: FineTuningResult) -> Model:
     """Store the fine-tuned model in MLflow, so that no retry need train again."""
     parent = champion.version if champion else None
     run_id = ModelRegistry(get_settings()).save_challenger(flow_run_id, tuned, work.taught, work.replay, parent)
@@ -261,7 +261,7 @@ def report(work: Work, outcome: Outcome, comparison: Comparison) -> None:
 def _extract_all(
     model: Model | None, documents: Sequence[AnnotationData], on_share: Callable[[float], None]
 ) -> Predictions:
-    predictions, cache = {}, build_cache(get_settings())
+    predictions, cache = {}, build_representation_cache(get_settings())
     for number, data in enumerate(documents, 1):
         predictions[data.document_id] = model.tagger.extract(data.text, cache) if model else []
         on_share(number / len(documents))

@@ -7,13 +7,15 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from embeddinggemma_feasibility.contract_data_trainer import FineTuning
+from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.evaluation import Evaluation, ModelScores
 
 _NOT_IN_A_NAME = re.compile(r"[^\w.\- :/]")
 
 
-def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuning, taught: int, replayed: int) -> None:
+def log_fine_tuning(
+    client: MlflowClient, run_id: str, fine_tuning: FineTuningResult, taught: int, replayed: int
+) -> None:
     """Log what was trained and how, and the loss of each step."""
     tagger, now = fine_tuning.tagger, _now()
     params = {
