@@ -14,7 +14,7 @@ from api.routes import annotations, audit, documents, feedback, health, jobs, mo
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits
-from registry.cache import build_cache
+from registry.cache import build_representation_cache
 from registry.database import MAX_CONNECTIONS, build_engine, migrate
 from registry.document_store import DocumentStore
 from registry.models import ModelRegistry
@@ -53,7 +53,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             settings=settings,
             engine=engine,
             store=DocumentStore(settings),
-            cache=build_cache(settings),
+            cache=build_representation_cache(settings),
             models=registry,
             served=ServedModel(registry),
             prefect=prefect,

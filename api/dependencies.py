@@ -13,7 +13,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from embeddinggemma_feasibility.representations import RepresentationCache
+from embeddinggemma_feasibility.disk_cache import DiskCache
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
 from registry.audit import set_principal
@@ -46,7 +46,7 @@ class Services:
     settings: Settings
     engine: Engine
     store: DocumentStore
-    cache: RepresentationCache
+    cache: DiskCache
     models: ModelRegistry
     served: ServedModel
     prefect: PrefectRuns

@@ -1,4 +1,4 @@
-"""What is learned from and what is predicted: spans over a contract's text."""
+"""The learning's input and output: annotated documents, and the entities predicted in them."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationData:
-    """One document with everything its reviewer marked.
+    """A document with all spans that its reviewer annotated.
 
-    Of the types in `reviewed_types` (None: of all types) whatever is not marked is no entity; other types did not
-    exist yet when the document was reviewed, and nothing is learned or scored about them.
+    `reviewed_types` are the types that the reviewer looked for, None for all types. Text without a span of such a type
+    is a negative example of it. A type that did not exist at the time of the review is neither learned nor scored here.
     """
 
     document_id: str
@@ -29,7 +29,7 @@ class AnnotationData:
     reviewed_types: frozenset[str] | None = None
 
     def is_reviewed(self, type_name: str) -> bool:
-        """Tell whether the reviewer knew of this type."""
+        """Return whether the reviewer looked for this type."""
         return self.reviewed_types is None or type_name in self.reviewed_types
 
 

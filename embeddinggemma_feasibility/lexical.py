@@ -1,4 +1,7 @@
-"""Words, sentences, and what encoders throw away about words: case, shape, digits, neighbours, line breaks, place."""
+"""Words, sentences, and the lexical features of words.
+
+Lexical features are what encoders discard: case, shape, digits, neighbouring words, line breaks, place in the document.
+"""
 
 import re
 import zlib
@@ -12,18 +15,28 @@ _SENTENCE_END = re.compile(r"\n\s*\n\s*|;\s+|\.\s+(?=[^\W\d_a-zà-ÿ])")
 _NEIGHBOURS = (-2, -1, 1, 2)
 _PLACES = (20, 60, 200, 600, 2000)
 
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+
 IntArray = NDArray[np.int64]
+HashArray = NDArray[np.uint64]
 
 
 def split_words(text: str) -> IntArray:
-    """Return the words' offsets, shape (words, 2): runs of letters, runs of digits, single marks."""
+    """Return the offsets of the words: runs of letters, runs of digits, single marks.
+
+    :returns: Start and end of each word.
+        Shape: (words, 2)
+    """
     return np.array([match.span() for match in _WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)
 
 
 def split_sentences(text: str, words: IntArray) -> IntArray:
-    """Return each word's sentence, shape (words,), counted from 0.
+    """Return each word's sentence; a sentence ends at a blank line, a semicolon, or a full stop before a capital.
 
-    A sentence ends at a blank line, a semicolon, or a full stop before a capital.
+    :param words: Character offsets of the words.
+        Shape: (words, 2)
+    :returns: Index of each word's sentence, without gaps.
+        Shape: (words,)
     """
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
     _, sentences = np.unique(np.searchsorted(ends, words[:, 0], side="right"), return_inverse=True)
@@ -31,19 +44,35 @@ def split_sentences(text: str, words: IntArray) -> IntArray:
 
 
 def hash_features(text: str, words: IntArray, buckets: int) -> IntArray:
-    """Return each word's features as indices below `buckets`, shape (words, features).
+    """Return each word's lexical features, hashed (Weinberger et al., 2009) into a table of fixed size.
 
-    Features are hashed (Weinberger et al., 2009), so that the table's size does not grow with the vocabulary.
+    :param words: Character offsets of the words.
+        Shape: (words, 2)
+    :returns: Hash values, each from 0 to `buckets` - 1.
+        Shape: (words, features)
     """
     if not len(words):
         return np.zeros((0, 1), dtype=np.int64)
     own = np.array([_word_features(text[start:end]) for start, end in words], dtype=np.uint64)
-    columns = list(own.T)
     lower, shape = own[:, 0], own[:, 1]
+    place = _place(len(words))
+    columns = [
+        *own.T,
+        *_neighbour_features(lower, shape),
+        *_line_break_features(text, words, lower, shape),
+        _mix(place, 21),
+        _mix(place * _ODD + shape, 22),
+    ]
+    return (np.stack(columns, axis=1) >> np.uint64(20)).astype(np.int64) % buckets
+
+
+def _neighbour_features(lower: HashArray, shape: HashArray) -> list[HashArray]:
+    columns = []
     for distance in _NEIGHBOURS:
         columns += [_mix(_shifted(lower, distance), distance), _mix(_shifted(shape, distance), distance)]
     before, after = _shifted(lower, -1), _shifted(lower, 1)
-    columns += [
+    return [
+        *columns,
         _mix(before * _ODD + lower, 11),
         _mix(lower * _ODD + after, 12),
         _mix(before * _ODD + after, 13),
@@ -51,27 +80,25 @@ def hash_features(text: str, words: IntArray, buckets: int) -> IntArray:
         _mix(_shifted(lower, -2) * _ODD + before, 15),
         _mix(after * _ODD + _shifted(lower, 2), 16),
     ]
-    before_break, after_break = _line_breaks(text, words)
-    columns += [
-        _mix(before_break * _ODD + after_break, 31),
-        _mix(before_break * _ODD + shape, 32),
-        _mix(after_break * _ODD + shape, 33),
-        _mix(before_break * _ODD + lower, 34),
+
+
+def _line_break_features(text: str, words: IntArray, lower: HashArray, shape: HashArray) -> list[HashArray]:
+    before, after = _line_breaks(text, words)
+    return [
+        _mix(before * _ODD + after, 31),
+        _mix(before * _ODD + shape, 32),
+        _mix(after * _ODD + shape, 33),
+        _mix(before * _ODD + lower, 34),
     ]
-    place = _place(len(words))
-    columns += [_mix(place, 21), _mix(place * _ODD + shape, 22)]
-    return (np.stack(columns, axis=1) >> np.uint64(20)).astype(np.int64) % buckets
 
 
-_ODD = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _mix(values: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
+def _mix(values: HashArray, salt: int) -> HashArray:
     mixed = (values + np.uint64(salt + 1000)) * _ODD
     return (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
 
 
-def _shifted(values: NDArray[np.uint64], distance: int) -> NDArray[np.uint64]:
+def _shifted(values: HashArray, distance: int) -> HashArray:
+    """Return the value of the word `distance` words further on, for each word; 0 beyond the text."""
     shifted = np.zeros_like(values)
     if distance < 0:
         shifted[-distance:] = values[:distance]
@@ -80,15 +107,16 @@ def _shifted(values: NDArray[np.uint64], distance: int) -> NDArray[np.uint64]:
     return shifted
 
 
-def _line_breaks(text: str, words: IntArray) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return what stands before and after each word: nothing, a space, one line break, several, the text's end."""
+def _line_breaks(text: str, words: IntArray) -> tuple[HashArray, HashArray]:
+    """Return the kind of gap before and after each word: none, space, line break, several line breaks, end of text."""
     gaps = [text[end:start] for end, start in zip(words[:-1, 1], words[1:, 0], strict=True)]
     inner = [min(2, gap.count("\n")) + 1 if gap else 0 for gap in gaps]
     kinds = np.array([4, *inner, 4], dtype=np.uint64)
     return kinds[:-1], kinds[1:]
 
 
-def _place(count: int) -> NDArray[np.uint64]:
+def _place(count: int) -> HashArray:
+    """Return each word's distance from the start and the end of the text, in coarse steps."""
     index = np.arange(count)
     from_start = np.searchsorted(_PLACES, index)
     from_end = np.searchsorted(_PLACES, count - 1 - index)

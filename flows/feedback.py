@@ -12,14 +12,14 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, Field
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
-from embeddinggemma_feasibility.contract_data_trainer import FineTuning, UnteachableError, fine_tune_model
+from embeddinggemma_feasibility.contract_data_trainer import FineTuningError, FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.tagger import Tagger
 from feedback.claiming import add_manual_job, answer_jobs, claim_jobs, is_rerun_by_hand
 from feedback.promotion import Comparison, Contestant, compare_models, decide, find_new_corrections, get_predictions
 from feedback.training_set import TrainingSet, load_training_set
 from flows.artifacts import Progress, publish_report
-from registry.cache import build_cache
+from registry.cache import build_representation_cache
 from registry.corrections import add_corrections
 from registry.database import open_session
 from registry.errors import UnavailableError
@@ -84,7 +84,7 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
     if training_set.training and not challenger:
         try:
             tuned = fine_tune(training_set, champion, progress)
-        except UnteachableError as error:
+        except FineTuningError as error:
             answer_failed(flow_run_id, training_set, str(error))
             raise
         challenger = save_challenger(flow_run_id, training_set, champion, tuned)
@@ -117,14 +117,14 @@ def load_models(flow_run_id: str) -> tuple[Model | None, Model | None]:
 
 
 @_computing_task
-def fine_tune(training_set: TrainingSet, champion: Model | None, progress: Progress) -> FineTuning:
+def fine_tune(training_set: TrainingSet, champion: Model | None, progress: Progress) -> FineTuningResult:
     """Fine-tune the champion on the training documents and the replayed ones."""
     return fine_tune_model(
         training_set.training,
         champion.tagger if champion else None,
         training_set.replay,
         load_encoder(get_settings().encoder),
-        cache=build_cache(get_settings()),
+        cache=build_representation_cache(get_settings()),
         on_progress=lambda share: progress.reach(5 + 50 * share),
     )
 
@@ -138,7 +138,9 @@ def answer_failed(flow_run_id: str, training_set: TrainingSet, reason: str) -> N
 
 
 @_task_with_neighbours
-def save_challenger(flow_run_id: str, training_set: TrainingSet, champion: Model | None, tuned: FineTuning) -> Model:
+def save_challenger(
+    flow_run_id: str, training_set: TrainingSet, champion: Model | None, tuned: FineTuningResult
+) -> Model:
     """Store the fine-tuned model in MLflow, so that no retry trains again."""
     parent = champion.version if champion else None
     registry = ModelRegistry(get_settings())
@@ -199,7 +201,7 @@ def _extract_all(
 ) -> Contestant | None:
     if model is None:
         return None
-    predictions, cache = {}, build_cache(get_settings())
+    predictions, cache = {}, build_representation_cache(get_settings())
     for number, data in enumerate(documents, 1):
         predictions[data.document_id] = model.tagger.extract(data.text, cache)
         on_share(number / len(documents))

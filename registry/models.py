@@ -4,6 +4,7 @@ The files of a tagger are artifacts of its run before the version is created, so
 """
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -28,10 +29,10 @@ from mlflow.protos.databricks_pb2 import (
 from pydantic import AliasChoices, BaseModel, Field
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
-from embeddinggemma_feasibility.contract_data_trainer import FineTuning
+from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.tagger import Tagger
+from registry.cache import build_model_cache, copy_model, hash_files
 from registry.errors import NotFoundError, TamperedModelError, UnavailableError
-from registry.kept_models import KeptModels, hash_files
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
 from registry.tracking import log_chart, log_comparison, log_fine_tuning
@@ -85,7 +86,7 @@ class ModelRegistry:
     def __init__(self, settings: Settings) -> None:
         self._settings, self._name = settings, settings.model_name
         self._client = MlflowClient(settings.mlflow_tracking_uri, settings.mlflow_tracking_uri)
-        self._kept = KeptModels(Path(settings.cache_folder) / "models")
+        self._cache = build_model_cache(settings)
 
     @_needs_mlflow()
     def find_champion(self) -> str | None:
@@ -133,7 +134,7 @@ class ModelRegistry:
     def save_challenger(
         self,
         flow_run_id: str,
-        fine_tuning: FineTuning,
+        fine_tuning: FineTuningResult,
         training: Sequence[AnnotationData],
         replay: Sequence[AnnotationData],
         parent_version: str | None,
@@ -151,7 +152,7 @@ class ModelRegistry:
             self._client.log_artifacts(run_id, folder, "model")
             sha256 = hash_files(Path(folder))
             self._client.set_tag(run_id, _SHA256, sha256)
-            self._kept.keep(Path(folder), sha256)
+            self._cache.add(sha256, lambda new: shutil.copytree(folder, new))
         self._client.set_tag(run_id, "trained", "yes")
         return run_id
 
@@ -224,14 +225,14 @@ class ModelRegistry:
 
     def _load_tagger(self, run_id: str, sha256: str) -> Tagger:
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model"
-            if not self._kept.copy(sha256, path):
-                self._client.download_artifacts(run_id, "model", folder)
+            path = self._cache.load(sha256, lambda cached: copy_model(cached, Path(folder) / "cached", sha256))
+            if path is None:
+                path = Path(self._client.download_artifacts(run_id, "model", folder))
                 if hash_files(path) != sha256:
                     raise TamperedModelError(
                         f"The model of MLflow run {run_id} is not the one that was registered: promote another version"
                     )
-                self._kept.keep(path, sha256)
+                self._cache.add(sha256, lambda new: shutil.copytree(path, new))
             return Tagger.load(path, self._settings.encoder)
 
     def _describe(self, found: MlflowVersion, champion: str | None) -> ModelVersion:

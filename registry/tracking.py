@@ -7,14 +7,16 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from embeddinggemma_feasibility.contract_data_trainer import FineTuning
+from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.evaluation import Evaluation
 from registry.outcome import ModelScores, Outcome
 
 _NOT_IN_A_NAME = re.compile(r"[^\w.\- :/]")
 
 
-def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuning, training: int, replay: int) -> None:
+def log_fine_tuning(
+    client: MlflowClient, run_id: str, fine_tuning: FineTuningResult, training: int, replay: int
+) -> None:
     """Log the parameters, the numbers of training and replay documents, and the loss of each step."""
     tagger, now = fine_tuning.tagger, _now()
     params = {

@@ -30,23 +30,23 @@ def test_eight_contracts_packaged_encoder_learned_perfectly(contracts: list[Anno
     assert evaluation.value.f1 == evaluation.span.f1 == 1.0
 
 
-def test_feedback_on_champion_teaches_and_leaves_the_champion_as_it_was(
+def test_challenger_learns_the_feedback_and_the_champion_stays_as_it_was(
     champion: Tagger, contracts: list[AnnotationData]
 ) -> None:
     before = [champion.extract(data.text) for data in contracts]
-    unlearned = dataclasses.replace(contracts[0], spans=contracts[0].spans[:1])
-    challenger = fine_tune_model([unlearned], champion).tagger
-    assert score(challenger, [unlearned]).value.f1 == 1.0
+    corrected = dataclasses.replace(contracts[0], spans=contracts[0].spans[:1])
+    challenger = fine_tune_model([corrected], champion).tagger
+    assert score(challenger, [corrected]).value.f1 == 1.0
     assert [champion.extract(data.text) for data in contracts] == before
 
 
-def test_new_type_joins_the_known_ones(champion: Tagger, contracts: list[AnnotationData]) -> None:
+def test_new_type_is_appended_to_the_champions_types(champion: Tagger, contracts: list[AnnotationData]) -> None:
     data = contracts[2]
     start = data.text.index("Objeto")
-    invented = dataclasses.replace(data, spans=(*data.spans, Span(start, start + len("Objeto"), "título/cláusula")))
-    challenger = fine_tune_model([invented], champion, contracts[:2]).tagger
+    extended = dataclasses.replace(data, spans=(*data.spans, Span(start, start + len("Objeto"), "título/cláusula")))
+    challenger = fine_tune_model([extended], champion, contracts[:2]).tagger
     assert challenger.types == (*champion.types, "título/cláusula")
-    assert score(challenger, [invented]).value.f1 == 1.0
+    assert score(challenger, [extended]).value.f1 == 1.0
 
 
 def test_two_types_on_one_span_and_nested_spans_are_learned(tiny_encoder: Encoder) -> None:
@@ -65,25 +65,25 @@ def test_two_types_on_one_span_and_nested_spans_are_learned(tiny_encoder: Encode
     }
 
 
-def test_type_unknown_to_the_reviewer_of_a_replay_is_not_unlearned_there(tiny_encoder: Encoder) -> None:
+def test_type_not_reviewed_in_a_replayed_document_is_not_unlearned_there(tiny_encoder: Encoder) -> None:
     old = AnnotationData("old", "Fee: 100 EUR. Place: Braga.", (Span(5, 12, "fee"),), frozenset({"fee"}))
     new = AnnotationData("new", "Fee: 200 EUR. Place: Braga.", (Span(5, 12, "fee"), Span(21, 26, "place")))
     tagger = fine_tune_model([new], replay=[old], encoder=tiny_encoder).tagger
     assert "place" in {entity.type for entity in tagger.extract(old.text)}
 
 
-def test_nothing_marked_and_no_champion_raises(contracts: list[AnnotationData], tiny_encoder: Encoder) -> None:
+def test_no_annotation_and_no_champion_raises(contracts: list[AnnotationData], tiny_encoder: Encoder) -> None:
     with pytest.raises(ValueError, match="at least one annotation"):
         fine_tune_model([dataclasses.replace(contracts[0], spans=())], encoder=tiny_encoder)
 
 
 def test_model_that_predicts_nothing_raises(contracts: list[AnnotationData], tiny_encoder: Encoder) -> None:
-    config = TrainingConfig(first_iterations=1, least_confidence=1, least_usual_confidence=1)
+    config = TrainingConfig(first_iterations=1, least_confidence=1, least_common_type_confidence=1)
     with pytest.raises(CollapsedModelError, match="finds nothing in 8 documents"):
         fine_tune_model(contracts, encoder=tiny_encoder, config=config)
 
 
-def test_training_moves_only_adapter_and_head(contracts: list[AnnotationData], tiny_encoder: Encoder) -> None:
+def test_training_changes_only_adapter_and_head(contracts: list[AnnotationData], tiny_encoder: Encoder) -> None:
     frozen = {name: value.clone() for name, value in tiny_encoder.model.state_dict().items()}
     tagger = fine_tune_model(contracts, encoder=tiny_encoder, config=TrainingConfig(first_adaptation=8)).tagger
     assert all(torch.equal(frozen[name], value) for name, value in tiny_encoder.model.state_dict().items())
@@ -93,7 +93,7 @@ def test_training_moves_only_adapter_and_head(contracts: list[AnnotationData], t
     assert all(value.any() for value in adapter)
 
 
-def test_progress_is_told_from_the_first_step_to_the_last(
+def test_progress_is_reported_from_the_first_step_to_the_last(
     contracts: list[AnnotationData], tiny_encoder: Encoder
 ) -> None:
     shares: list[float] = []

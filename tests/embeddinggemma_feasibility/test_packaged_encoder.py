@@ -9,7 +9,8 @@ from embeddinggemma_feasibility.windows import encode_document
 def embed(text: str) -> torch.Tensor:
     encoder = load_encoder()
     with torch.inference_mode():
-        return encoder.model(**encoder.tokenizer(text, return_tensors="pt")).last_hidden_state.mean(dim=1)[0]
+        states: torch.Tensor = encoder.model(**encoder.tokenizer(text, return_tensors="pt")).last_hidden_state
+        return states.mean(dim=1)[0]
 
 
 @pytest.mark.parametrize(
@@ -19,18 +20,18 @@ def embed(text: str) -> torch.Tensor:
         ("The price is 500 euros a month.", "O preço é de 500 euros por mês.", "lei aplicável e foro"),
     ],
 )
-def test_translations_are_nearer_than_another_subject(english: str, portuguese: str, other: str) -> None:
+def test_translation_is_nearer_than_a_text_on_another_subject(english: str, portuguese: str, other: str) -> None:
     vectors = [embed(text) for text in (english, portuguese, other)]
     near, far = (torch.cosine_similarity(vectors[0], vector, dim=0) for vector in vectors[1:])
     assert near > far + 0.02
 
 
-def test_case_and_accents_are_seen() -> None:
+def test_case_and_accents_change_the_embedding() -> None:
     assert not torch.equal(embed("Avo"), embed("avo"))
     assert not torch.equal(embed("avo"), embed("avó"))
 
 
-def test_every_word_begins_in_its_piece_whatever_stands_between() -> None:
+def test_every_word_begins_in_its_piece_whatever_characters_separate_the_words() -> None:
     text = "Este  Contrato\tde Prestação\nde \ufb01nal\u2028x  \u00bd “R$ 1.234,56” é 日本 \U0001f600 fim"
     tokenizer = load_encoder().tokenizer
     document = encode_document(text, tokenizer, 1000)

@@ -16,7 +16,7 @@ def tagger(contracts: list[AnnotationData], tiny_encoder: Encoder) -> Tagger:
     return fine_tune_model(contracts, encoder=tiny_encoder).tagger
 
 
-def test_saved_and_loaded_tagger_finds_the_same(
+def test_loaded_tagger_extracts_what_the_saved_one_extracted(
     tagger: Tagger, contracts: list[AnnotationData], tmp_path: Path
 ) -> None:
     tagger.save(tmp_path)
@@ -30,13 +30,34 @@ def test_saved_files_are_safetensors_and_json_without_the_encoder(tagger: Tagger
     assert json.loads((tmp_path / "tagger.json").read_text())["encoder_sha256"] == tagger.encoder.sha256
 
 
-def test_other_encoder_than_trained_on_is_refused(tagger: Tagger, tmp_path: Path) -> None:
+def test_tagger_saved_with_the_old_names_loads(tagger: Tagger, contracts: list[AnnotationData], tmp_path: Path) -> None:
+    tagger.save(tmp_path)
+    description = json.loads((tmp_path / "tagger.json").read_text())
+    description["usual_types"] = description.pop("common_types")
+    description["config"]["least_usual_confidence"] = 0.01
+    del description["config"]["least_common_type_confidence"]
+    (tmp_path / "tagger.json").write_text(json.dumps(description))
+    loaded = Tagger.load(tmp_path)
+    assert loaded.common_types == tagger.common_types != frozenset()
+    assert loaded.config.least_common_type_confidence == 0.01
+
+
+def test_constants_are_buffers_and_are_saved(tagger: Tagger, tmp_path: Path) -> None:
+    assert {name for name, _ in tagger.named_buffers(recurse=False)} == {"centre", "spread"}
+    assert all(parameter.requires_grad for parameter in tagger.parameters(recurse=False))
+    tagger.save(tmp_path)
+    loaded = Tagger.load(tmp_path)
+    assert torch.equal(loaded.centre, tagger.centre)
+    assert torch.equal(loaded.spread, tagger.spread)
+
+
+def test_encoder_that_the_tagger_was_not_trained_on_is_refused(tagger: Tagger, tmp_path: Path) -> None:
     tagger.save(tmp_path)
     with pytest.raises(ValueError, match="needs the encoder"):
         Tagger.load(tmp_path, "packaged")
 
 
-def test_head_sees_outputs_with_mean_0_and_variance_1(tagger: Tagger, contracts: list[AnnotationData]) -> None:
+def test_standardised_outputs_have_mean_0_and_variance_1(tagger: Tagger, contracts: list[AnnotationData]) -> None:
     representations = [tagger.represent(data.text) for data in contracts]
     tokens = torch.cat([representation.tokens for representation in representations]).float()
     centre, spread = tagger.centre[: tokens.shape[1]], tagger.spread[: tokens.shape[1]]
@@ -45,13 +66,13 @@ def test_head_sees_outputs_with_mean_0_and_variance_1(tagger: Tagger, contracts:
     assert (standardised.std(dim=0) - 1).abs().max() < 0.1
 
 
-def test_outputs_of_one_word_are_not_blown_up(tiny_encoder: Encoder) -> None:
+def test_spread_of_a_single_word_is_not_near_zero(tiny_encoder: Encoder) -> None:
     tagger = Tagger(tiny_encoder, ["type"], TrainingConfig())
     tagger.standardise([tagger.represent("Lei")])
     assert tagger.spread.min() > 0.9
 
 
-def test_entities_at_the_seams_of_windows_are_found(tagger: Tagger, contracts: list[AnnotationData]) -> None:
+def test_entities_at_the_edges_of_windows_are_found(tagger: Tagger, contracts: list[AnnotationData]) -> None:
     data = contracts[1]
     alone = {(entity.type, entity.value) for entity in tagger.extract(data.text)}
     for filler in range(0, 300, 60):

@@ -16,12 +16,12 @@ def test_windows_cover_every_piece_and_keep_each_once(count: int) -> None:
     assert all(window.end - window.start <= 100 for window in windows)
 
 
-def test_piece_inside_has_half_the_overlap_as_context_on_both_sides() -> None:
+def test_inner_window_keeps_half_the_overlap_as_context_on_both_sides() -> None:
     for window in split_windows(1000, 100, 40)[1:-1]:
         assert window.keep_start - window.start == window.end - window.keep_end == 20
 
 
-def test_words_are_runs_of_letters_or_digits_or_single_marks() -> None:
+def test_words_are_runs_of_letters_runs_of_digits_or_single_marks() -> None:
     text = "R$ 1.250,00 até 3º§A1_b"
     assert [text[start:end] for start, end in split_words(text)] == [
         "R", "$", "1", ".", "250", ",", "00", "até", "3", "º", "§", "A", "1", "_", "b",
@@ -37,7 +37,7 @@ def test_every_word_starts_in_its_piece(tiny_encoder: Encoder) -> None:
     assert words_between(document, 0, len(document.pieces)) == slice(0, len(document.words))
 
 
-def test_features_tell_case_digits_and_neighbours_apart() -> None:
+def test_features_differ_by_case_digits_neighbours_and_line_breaks() -> None:
     def features(text: str, word: int) -> set[int]:
         return set(hash_features(text, split_words(text), 2**20)[word].tolist())
 
@@ -55,7 +55,9 @@ def test_sentence_ends_at_a_blank_line_a_semicolon_or_a_stop_before_a_capital() 
     assert [text[start:end] for start, end in first_words] == ["Cláusula", "O", "e", "Árvore"]
 
 
-def test_overlapping_spans_of_one_type_keep_the_longer_and_types_stay_apart(tiny_encoder: Encoder) -> None:
+def test_of_overlapping_spans_of_one_type_the_longer_is_kept_and_other_types_are_not_affected(
+    tiny_encoder: Encoder,
+) -> None:
     document = encode_document("Acme Holdings Ltd", tiny_encoder.tokenizer, 1000)
     spans = [Span(0, 4, "party"), Span(0, 17, "party"), Span(5, 13, "brand")]
     assert tag_words(document.words, spans, ("party", "brand")).tolist() == [[1, 0], [2, 1], [2, 0]]

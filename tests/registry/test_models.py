@@ -1,5 +1,4 @@
 import json
-import stat
 from pathlib import Path
 
 import pytest
@@ -7,18 +6,17 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
-from embeddinggemma_feasibility.contract_data_trainer import FineTuning, fine_tune_model
+from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.evaluation import evaluate
 from registry.errors import NotFoundError, TamperedModelError, UnavailableError
-from registry.kept_models import KeptModels, hash_files
 from registry.models import ModelRegistry
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def tuned(contracts: list[AnnotationData], tiny_encoder: Encoder) -> FineTuning:
+def tuned(contracts: list[AnnotationData], tiny_encoder: Encoder) -> FineTuningResult:
     return fine_tune_model(contracts, encoder=tiny_encoder)
 
 
@@ -33,7 +31,9 @@ def registry(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return ModelRegistry(settings)
 
 
-def register(registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData], flow_run_id: str) -> str:
+def register(
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], flow_run_id: str
+) -> str:
     run_id = registry.save_challenger(flow_run_id, tuned, contracts[:1], contracts[1:3], None)
     predictions = {data.document_id: tuned.tagger.extract(data.text) for data in contracts}
     scores = ModelScores(score=1.0, corrections_reproduced=0.75, held_out=evaluate(contracts, predictions))
@@ -44,22 +44,26 @@ def register(registry: ModelRegistry, tuned: FineTuning, contracts: list[Annotat
 
 
 def test_registered_version_loads_as_the_tagger_that_was_trained(
-    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData]
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
     version = register(registry, tuned, contracts, "run-1")
     text = contracts[0].text
     assert registry.load_tagger(version).extract(text) == tuned.tagger.extract(text)
 
 
-def test_model_is_downloaded_only_where_it_is_not_kept_as_it_was(
-    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData], settings: Settings, tmp_path: Path
+def test_model_is_downloaded_only_if_its_cached_copy_is_missing_or_changed(
+    registry: ModelRegistry,
+    tuned: FineTuningResult,
+    contracts: list[AnnotationData],
+    settings: Settings,
+    tmp_path: Path,
 ) -> None:
     version = register(registry, tuned, contracts, "run-1")
-    (kept,) = Path(settings.cache_folder).rglob("tagger.safetensors")
-    stored = next(file for file in tmp_path.rglob("tagger.safetensors") if file != kept)
+    (cached,) = Path(settings.cache_folder).rglob("tagger.safetensors")
+    stored = next(file for file in tmp_path.rglob("tagger.safetensors") if file != cached)
     hidden = stored.rename(tmp_path / "hidden")
     assert registry.load_tagger(version)
-    kept.write_bytes(b"half")
+    cached.write_bytes(b"half")
     with pytest.raises(TamperedModelError):
         registry.load_tagger(version)
     hidden.rename(stored)
@@ -68,34 +72,9 @@ def test_model_is_downloaded_only_where_it_is_not_kept_as_it_was(
         stored.unlink(missing_ok=True)
 
 
-def test_models_unused_for_longest_are_not_kept(tmp_path: Path) -> None:
-    models, files = KeptModels(tmp_path / "kept"), tmp_path / "files"
-    files.mkdir()
-    hashes = []
-    for number in range(12):
-        (files / "tagger.json").write_text(str(number))
-        hashes.append(hash_files(files))
-        models.keep(files, hashes[-1])
-        assert models.copy(hashes[0], tmp_path / f"first-{number}")
-    found = [sha256 for sha256 in hashes if models.copy(sha256, tmp_path / sha256)]
-    assert found == [hashes[0], *hashes[3:]]
-
-
-def test_kept_models_are_their_owners_only_and_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
-    models, files = KeptModels(tmp_path / "cache" / "models"), tmp_path / "files"
-    files.mkdir()
-    (files / "tagger.json").write_text("{}")
-    models.keep(files, hash_files(files))
-    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("cache", "cache/models")] == [0o700, 0o700]
-    for name in ("", "..", "../../files", str(files)):
-        assert not models.copy(name, tmp_path / "copy")
-    assert (files / "tagger.json").exists()
-    assert models.copy(hash_files(files), tmp_path / "copy")
-
-
 @pytest.mark.parametrize("name", ["tagger.safetensors", "tagger.json"])
 def test_version_whose_files_were_changed_is_refused(
-    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData], tmp_path: Path, name: str
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], tmp_path: Path, name: str
 ) -> None:
     version = register(registry, tuned, contracts, "run-1")
     for file in tmp_path.rglob(name):
@@ -107,7 +86,7 @@ def test_version_whose_files_were_changed_is_refused(
 
 
 def test_version_shows_scores_and_lineage_by_offsets_without_text(
-    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData]
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
     version = register(registry, tuned, contracts, "run-1")
     found, lineage = registry.get_version(version), registry.get_lineage(version)
@@ -122,7 +101,7 @@ def test_version_shows_scores_and_lineage_by_offsets_without_text(
 
 
 def test_registering_twice_makes_one_version(
-    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData]
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
     run_id = registry.save_challenger("run-1", tuned, contracts, [], None)
     scores = ModelScores(score=1.0, held_out=evaluate([], {}))
@@ -132,7 +111,7 @@ def test_registering_twice_makes_one_version(
 
 
 def test_promote_moves_the_champion_there_and_back(
-    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData]
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
     assert registry.find_champion() is None
     first, second = (register(registry, tuned, contracts, run) for run in ("run-1", "run-2"))
@@ -143,7 +122,7 @@ def test_promote_moves_the_champion_there_and_back(
 
 
 def test_challenger_is_found_by_its_flow_run_once_trained(
-    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData]
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
     run_id = registry.save_challenger("run-1", tuned, contracts, [], None)
     found = registry.find_challenger("run-1")
@@ -153,7 +132,7 @@ def test_challenger_is_found_by_its_flow_run_once_trained(
 
 
 def test_run_shows_parameters_loss_curve_and_scores_by_type(
-    registry: ModelRegistry, tuned: FineTuning, contracts: list[AnnotationData], settings: Settings
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], settings: Settings
 ) -> None:
     run_id = registry.get_version(register(registry, tuned, contracts, "run-1")).mlflow_run_id
     client = MlflowClient(settings.mlflow_tracking_uri)

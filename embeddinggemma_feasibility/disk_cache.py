@@ -1,0 +1,106 @@
+"""A cache on disk that has a size limit and is shared by this machine's processes."""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_SCANS_PER_LIMIT = 100
+
+_logger = logging.getLogger(__name__)
+_Entry = TypeVar("_Entry")
+
+
+class DiskCache:
+    """Files and folders, each named by a SHA-256, in a folder that only its owner can read.
+
+    Above `max_bytes`, the entries that were not used for longest are deleted. Each process may exceed the limit by 1 %:
+    it lists the folder, which takes long with many entries, only after it has added that much.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
+        self._bytes_until_scan = 0
+
+    def load(self, sha256: str, read: Callable[[Path], _Entry]) -> _Entry | None:
+        """Return what `read` returns for an entry's path, None if there is no such entry.
+
+        `read` raises OSError if the entry is damaged or half deleted: it is then deleted, and None returned.
+        """
+        if not _SHA256.fullmatch(sha256):
+            return None
+        entry = self._folder / sha256
+        with contextlib.suppress(OSError):
+            os.utime(entry)
+            return read(entry)
+        _delete(entry)
+        return None
+
+    def add(self, sha256: str, write: Callable[[Path], object]) -> None:
+        """Add the entry that `write` creates at the path it is given, unless the cache has it.
+
+        Only logs a warning if that raises OSError, as on a full disk. Raises ValueError if the name is not a SHA-256.
+        """
+        if not _SHA256.fullmatch(sha256):
+            raise ValueError(f"{sha256!r} is not a SHA-256, as the name of an entry must be")
+        entry = self._folder / sha256
+        try:
+            for folder in (self._folder.parent, self._folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not entry.exists():
+                self._write(entry, write)
+        except OSError as error:
+            _logger.warning("The cache %s cannot store an entry: %s", self._folder, error)
+
+    def _write(self, entry: Path, write: Callable[[Path], object]) -> None:
+        """Create the entry in a temporary folder first, so that no process sees half of it."""
+        with tempfile.TemporaryDirectory(dir=self._folder) as temporary:
+            new = Path(temporary) / entry.name
+            write(new)
+            os.utime(new)  # a copied folder has the time of the original
+            self._bytes_until_scan -= _measure(new)
+            new.rename(entry)
+        if self._bytes_until_scan < 0:
+            self._bytes_until_scan = self._max_bytes // _SCANS_PER_LIMIT
+            self._delete_least_recently_used()
+
+    def _delete_least_recently_used(self) -> None:
+        """Delete entries until the rest is within the limit, but never the newest."""
+        entries = _list_entries(self._folder)
+        total = sum(size for _, size, _ in entries)
+        for _, size, entry in entries[:-1]:
+            if total <= self._max_bytes:
+                break
+            _delete(entry)
+            total -= size
+
+
+def _list_entries(folder: Path) -> list[tuple[int, int, Path]]:
+    """Return when each entry was last used, its size in bytes and its path, least recently used first."""
+    entries = []
+    with os.scandir(folder) as found:
+        for entry in found:
+            with contextlib.suppress(FileNotFoundError):  # another process has deleted it
+                status = entry.stat()
+                size = _measure(Path(entry)) if entry.is_dir() else status.st_size
+                entries.append((status.st_mtime_ns, size, Path(entry)))
+    return sorted(entries)
+
+
+def _measure(entry: Path) -> int:
+    files = entry.rglob("*") if entry.is_dir() else [entry]
+    return sum(file.stat().st_size for file in files)
+
+
+def _delete(entry: Path) -> None:
+    if entry.is_dir():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            entry.unlink(missing_ok=True)
