@@ -95,11 +95,11 @@ def deploy_to_prefect() -> None:
     """Create or update work pool, deployment and automations on the Prefect server at PREFECT_API_URL. Repeatable."""
     from prefect.settings import get_current_settings  # noqa: PLC0415  (the module's docstring)
 
-    from cli.deployment import deploy  # noqa: PLC0415
-
     url = get_current_settings().api.url
     if not url:
         raise UsageError("Set PREFECT_API_URL to the Prefect server's address, for example http://127.0.0.1:4200/api")
+    from cli.deployment import deploy  # noqa: PLC0415
+
     try:
         deploy()
     except httpx.HTTPError as error:

@@ -20,16 +20,16 @@ def deploy() -> None:
     """Create or update work pool, deployment and automations on the server that Prefect's settings name.
 
     The deployment is the one in `prefect.yaml`, as `prefect deploy --all` creates it. Raises httpx.HTTPError if the
-    server cannot be reached or refuses something.
+    server does not answer or refuses something.
     """
     [deployment] = yaml.safe_load((files("flows") / "prefect.yaml").read_text())["deployments"]
     pool = deployment["work_pool"]
-    flow: Flow[..., Any] = load_flow_from_entrypoint(deployment["entrypoint"])
     template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as prefect:
         prefect.create_work_pool(
             WorkPoolCreate(name=pool["name"], type=ProcessWorker.type, base_job_template=template), overwrite=True
         )
+        flow: Flow[..., Any] = load_flow_from_entrypoint(deployment["entrypoint"])
         RunnerDeployment.from_flow(
             flow,
             deployment["name"],
