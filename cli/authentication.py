@@ -1,4 +1,4 @@
-"""Prefect's and MLflow's own authentication, for an installation that listens beyond this machine."""
+"""Password protection of Prefect and MLflow, for an installation that listens on other addresses than 127.0.0.1."""
 
 import secrets
 from configparser import ConfigParser
@@ -8,7 +8,7 @@ USER = "admin"
 
 
 def keep_secret(file: Path, secret: str) -> str:
-    """Return the secret in a file that only its owner can read, made of `secret` if there is none."""
+    """Return the content of `file`; if there is none, create it, readable by its owner only, with `secret`."""
     if not file.exists():
         file.touch(mode=0o600)
         file.write_text(secret)
@@ -16,7 +16,7 @@ def keep_secret(file: Path, secret: str) -> str:
 
 
 def require_password(folder: Path) -> dict[str, str]:
-    """Return the environment in which both servers ask for the password kept in `folder`, and their clients send it."""
+    """Return the variables by which both servers require the password in `folder` and their clients send it."""
     password = keep_secret(folder / "password", secrets.token_urlsafe(32))
     config = ConfigParser()
     config["mlflow"] = {
@@ -25,7 +25,7 @@ def require_password(folder: Path) -> dict[str, str]:
         "admin_username": USER,
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
         "grant_default_workspace_access": "false",
-        "auth_cache_ttl_seconds": "60",  # else each request waits for the hash of its password
+        "auth_cache_ttl_seconds": "60",  # without a cache every request hashes its password, which is slow on purpose
     }
     with (folder / "mlflow-authentication.ini").open("w") as file:
         config.write(file)

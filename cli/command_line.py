@@ -1,22 +1,27 @@
-"""The command line: the API, keys, and a whole installation on one machine."""
+"""The command line: the API, its keys, the Prefect deployment, and a whole installation on one machine.
+
+Commands import Prefect, MLflow and torch themselves: both servers' clients read at import whether telemetry is off, and
+`add-key` does not have to wait for torch.
+"""
 
 import ipaddress
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import typer
 import uvicorn
 from sqlmodel import Session
 
-from api.app import create_app
-from cli.installation import DEFAULT_PORTS, LOOPBACK, Stack, run_stack
-from demo.play import play_demo
+from cli.environment import PACKAGED, read_installation_variables
+from cli.installation import DEFAULT_PORTS, LOOPBACK, Ports, Stack, run_stack
 from registry.audit import set_principal
 from registry.database import migrate_database, open_session
 from registry.errors import ContractFeedbackError
@@ -25,28 +30,43 @@ from registry.settings import get_settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
-FolderOption = Annotated[Path, typer.Option(help="Where all data lies")]
-EncoderOption = Annotated[str, typer.Option(help="'packaged', a local folder, or a name on the hub")]
+_API_PORT, _PREFECT_PORT, _MLFLOW_PORT = DEFAULT_PORTS
+
+EncoderOption = Annotated[str, typer.Option(help="Base encoder: 'packaged', a local folder, or a name on the hub")]
+
+
+class UsageError(typer.BadParameter):
+    """A refused command, reported in one sentence without a traceback."""
+
+    def format_message(self) -> str:
+        """Return the message alone: it is about the command, not about one parameter."""
+        return self.message
 
 
 @app.callback()
 def _configure() -> None:
-    """Turn corrections of extracted contract entities into a better model at once."""
-    os.environ |= {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    """Extract contract entities, and turn each correction into a better model within the minute."""
+    os.environ |= read_installation_variables()
 
 
 @app.command()
-def api(host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve the API; where everything is, CONTRACT_FEEDBACK_… variables say."""
+def api(
+    host: Annotated[str, typer.Option(help="Address to listen on; all but loopback need an API key first")] = LOOPBACK,
+    port: Annotated[int, typer.Option(help="Port to listen on")] = _API_PORT,
+) -> None:
+    """Serve the API alone. Its settings are environment variables, CONTRACT_FEEDBACK_… and PREFECT_API_URL."""
     with _open_database() as session:
         if not _is_loopback(host) and not has_keys(session):
-            raise typer.BadParameter(f"Make a key before listening on {host}: contract-feedback add-key NAME")
-    uvicorn.run(create_app(get_settings()), host=host, port=port, log_level="warning")
+            raise UsageError(f"Make a key before listening on {host}: contract-feedback add-key NAME")
+    uvicorn.run("api.app:create_app", factory=True, host=host, port=port, log_level="warning")
 
 
 @app.command("add-key")
-def add_api_key(name: str, scope: Annotated[list[Scope] | None, typer.Option(help="Default: read")] = None) -> None:
-    """Make an API key and show it, this once."""
+def add_api_key(
+    name: Annotated[str, typer.Argument(help="Name of the key's owner, for logs and the audit")],
+    scope: Annotated[list[Scope] | None, typer.Option(help="What the key may do; repeatable. Default: read")] = None,
+) -> None:
+    """Make an API key and print it. It cannot be shown again."""
     with _open_database() as session:
         key = add_key(session, name, scope or [Scope.READ])
     typer.echo(key)
@@ -54,7 +74,7 @@ def add_api_key(name: str, scope: Annotated[list[Scope] | None, typer.Option(hel
 
 @app.command("list-keys")
 def list_api_keys() -> None:
-    """Show the API keys: id, name, scopes, when they were last used, whether they are revoked."""
+    """List the API keys: id, name, scopes, last use, revocation."""
     with _open_database() as session:
         for key in list_keys(session):
             used = f"used {key.last_used_at:%Y-%m-%d %H:%M} UTC" if key.last_used_at else "never used"
@@ -63,38 +83,75 @@ def list_api_keys() -> None:
 
 
 @app.command("revoke-key")
-def revoke_api_key(key_id: str) -> None:
-    """Make an API key worthless, at once."""
+def revoke_api_key(key_id: Annotated[str, typer.Argument(help="The id that list-keys shows")]) -> None:
+    """Revoke an API key, effective with the next request."""
     with _open_database() as session:
         key = revoke_key(session, key_id)
         typer.echo(f"{key.id} ({key.name}) is revoked")
 
 
+@app.command("deploy")
+def deploy_to_prefect() -> None:
+    """Create or update work pool, deployment and automations on the Prefect server at PREFECT_API_URL. Repeatable."""
+    from prefect.settings import get_current_settings  # noqa: PLC0415  (the module's docstring)
+
+    url = get_current_settings().api.url
+    if not url:
+        raise UsageError("Set PREFECT_API_URL to the Prefect server's address, for example http://127.0.0.1:4200/api")
+    from cli.deployment import deploy  # noqa: PLC0415
+
+    try:
+        deploy()
+    except httpx.HTTPError as error:
+        raise UsageError(f"Prefect at {url} refuses or does not answer: {error}") from error
+    typer.echo(f"Deployed to {url}")
+
+
 @app.command()
 def serve(
-    folder: FolderOption = Path(".local"),
-    encoder: EncoderOption = "packaged",
-    host: Annotated[str, typer.Option(help="Another address makes Prefect and MLflow ask for a password")] = LOOPBACK,
+    folder: Annotated[Path, typer.Option(help="Folder of all data")] = Path(".local"),
+    encoder: EncoderOption = PACKAGED,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; with any but 127.0.0.1 Prefect and MLflow require a password")
+    ] = LOOPBACK,
+    port: Annotated[int, typer.Option(help="Port of the API; 0 is any free one")] = _API_PORT,
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect; 0 is any free one")] = _PREFECT_PORT,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow; 0 is any free one")] = _MLFLOW_PORT,
 ) -> None:
-    """Run everything on this machine until Ctrl-C."""
-    with run_stack(folder, DEFAULT_PORTS, encoder, host) as stack:
-        _show(stack)
+    """Run the API, Prefect, MLflow and a worker on this machine until Ctrl-C, and print their addresses and a key."""
+    with _open_stack(folder, (port, prefect_port, mlflow_port), encoder, host) as stack:
+        _print_addresses(stack)
         _wait_for_interrupt()
 
 
 @app.command()
-def demo(encoder: EncoderOption = "packaged") -> None:
-    """Run everything on this machine, in a new folder, and play the loop: extract, correct, feed back, extract."""
+def demo(encoder: EncoderOption = PACKAGED) -> None:
+    """Run everything in a new folder and play the loop on generated contracts: extract, correct, learn, extract."""
+    if find_spec("reportlab") is None:
+        raise UsageError("The demo needs the extra `demo`: pip install 'contract-feedback[demo]'")
+    from demo.play import play_demo  # noqa: PLC0415
+
     folder = Path(".local") / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    with run_stack(folder, DEFAULT_PORTS, encoder) as stack:
-        improved = play_demo(stack)
-        _show(stack)
+    with _open_stack(folder, DEFAULT_PORTS, encoder, LOOPBACK) as stack:
+        improved = play_demo(stack.api_url, stack.api_key)
+        _print_addresses(stack)
         if sys.stdin.isatty():
             _wait_for_interrupt()
     raise typer.Exit(0 if improved else 1)
 
 
-def _show(stack: Stack) -> None:
+@contextmanager
+def _open_stack(folder: Path, ports: Ports, encoder: str, host: str) -> Iterator[Stack]:
+    """Run an installation; report one that does not start as a usage error."""
+    with ExitStack() as opened:
+        try:
+            stack = opened.enter_context(run_stack(folder, ports, encoder, host))
+        except RuntimeError as error:
+            raise UsageError(str(error)) from error
+        yield stack
+
+
+def _print_addresses(stack: Stack) -> None:
     password = stack.environment.get("PREFECT_API_AUTH_STRING")
     typer.echo(f"""
 API      {stack.api_url}/docs
@@ -102,7 +159,7 @@ Prefect  {stack.prefect_url}
 MLflow   {stack.mlflow_url}
 Key      {stack.api_key}
 Logs     {stack.folder / "logs"}
-{f"Prefect and MLflow ask for {password}" if password else ""}
+{f"Prefect and MLflow require {password}" if password else ""}
 """)
 
 
@@ -116,7 +173,7 @@ def _wait_for_interrupt() -> None:
 
 @contextmanager
 def _open_database() -> Iterator[Session]:
-    """Open the settings' database, migrated, for whoever is at the command line, who is told what is refused."""
+    """Open the settings' database, migrated first; report refused changes as usage errors."""
     settings = get_settings()
     migrate_database(settings)
     with open_session(settings) as session:
@@ -124,7 +181,7 @@ def _open_database() -> Iterator[Session]:
         try:
             yield session
         except ContractFeedbackError as error:
-            raise typer.BadParameter(str(error)) from error
+            raise UsageError(str(error)) from error
 
 
 def _is_loopback(host: str) -> bool:

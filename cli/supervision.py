@@ -1,4 +1,4 @@
-"""Programs that run side by side until they are stopped; what ends by itself is started again."""
+"""Processes that run side by side, restarted when they exit, until all are stopped."""
 
 import logging
 import os
@@ -11,14 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 _logger = logging.getLogger(__name__)
-_LOOK_SECONDS = 2.0
+_POLL_SECONDS = 2.0
 _STOP_SECONDS = 20
 
 
 class Supervisor:
-    """Starts Python modules in a folder, where their output goes to `logs`, and on demand again if they end.
+    """Runs Python modules with `folder` as working directory and their output in `folder`/logs.
 
-    A Prefect worker, for one, ends when its server has been away for about a minute.
+    From `restart_exited` on it restarts any process that exits; a Prefect worker, for one, exits when its server has
+    been unreachable for about a minute.
     """
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
@@ -29,37 +30,37 @@ class Supervisor:
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def __getitem__(self, name: str) -> subprocess.Popen[bytes]:
-        """Return a process that runs, or is let end."""
+        """Return a supervised process."""
         return self._processes[name]
 
     def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
-        """Run a module with its arguments; without any, as it was started before."""
+        """Run a module with its arguments; without any, with those of its last start."""
         with self._lock:
             self._commands[name] = command or self._commands[name]
             self._processes[name] = self._run(name)
             return self._processes[name]
 
     def wait(self, name: str, is_up: Callable[[], bool], timeout_seconds: float) -> None:
-        """Return when a process is up; raises RuntimeError if it has ended, or is not in time."""
+        """Return when a process is up; raise RuntimeError if it exits first or exceeds the timeout."""
         until = time.monotonic() + timeout_seconds
         while self[name].poll() is None and time.monotonic() < until:
             if is_up():
                 return
             time.sleep(0.2)
         log = self._log(name)
-        raise RuntimeError(f"{name} does not come up; the last of {log}:\n{log.read_text()[-2000:]}")
+        raise RuntimeError(f"{name} did not start; the end of {log}:\n{log.read_text()[-2000:]}")
 
-    def keep_alive(self) -> None:
-        """From now on start again what ends."""
+    def restart_exited(self) -> None:
+        """Restart any process that exits, from now on."""
         self._thread.start()
 
-    def let_end(self, name: str) -> subprocess.Popen[bytes]:
-        """Start a process no more if it ends, until it is told to; return it."""
+    def release(self, name: str) -> subprocess.Popen[bytes]:
+        """Stop supervising a process, so that it is not restarted when it exits, and return it."""
         with self._lock:
             return self._processes.pop(name)
 
     def stop(self) -> None:
-        """Stop all of them, the last first."""
+        """Stop all processes, the last one started first."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -67,12 +68,12 @@ class Supervisor:
             _stop(process)
 
     def _watch(self) -> None:
-        while not self._stopped.wait(_LOOK_SECONDS):
+        while not self._stopped.wait(_POLL_SECONDS):
             with self._lock:
                 for name, process in self._processes.items():
                     if process.poll() is not None:
                         code, log = process.returncode, self._log(name)
-                        _logger.warning("%s ended with %s and is started again: see %s", name, code, log)
+                        _logger.warning("%s exited with %s and is restarted: see %s", name, code, log)
                         self._processes[name] = self._run(name)
 
     def _run(self, name: str) -> subprocess.Popen[bytes]:
@@ -91,7 +92,7 @@ class Supervisor:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end; kill it and its children if it takes too long."""
+    """Terminate a process; kill it and its children if it has not exited in time."""
     process.terminate()
     try:
         process.wait(_STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""Contracts that never were, as PDFs with known entities: the demo's and the tests' material."""
+"""Synthetic contracts as PDFs with known entities, for the demo, the benchmarks and the tests."""
 
 import io
 import random
@@ -60,14 +60,13 @@ _MONTHS = {
     "pt": ("janeiro", "março", "abril", "junho", "julho", "setembro", "outubro", "dezembro"),
 }
 _NUMBERS = {"en": {2: "two", 3: "three", 4: "four", 5: "five"}, "pt": {2: "dois", 3: "três", 4: "quatro", 5: "cinco"}}
-
-
+# Fields that have one value throughout a contract; the others are drawn anew at each occurrence.
 _REPEATED = {"first", "second", "date", "amount", "duration", "number", "law", "subject"}
 
 
 @dataclass(frozen=True)
 class GeneratedContract:
-    """A contract: `text` as written, its `spans` there, and the PDF made of it."""
+    """A contract: its text as written, the entities' spans in it, and its PDF."""
 
     filename: str
     text: str
@@ -76,95 +75,95 @@ class GeneratedContract:
 
 
 def generate_contract(seed: int) -> GeneratedContract:
-    """Return the contract of this seed: always the same one."""
-    chooser = random.Random(seed)  # noqa: S311
+    """Return a contract that depends only on the seed."""
+    rng = random.Random(seed)  # noqa: S311
     wording = WORDINGS[seed % len(WORDINGS)]
-    paragraphs = [_mark(paragraph) for paragraph in _write(wording, chooser)]
+    paragraphs = [_mark(paragraph) for paragraph in _write(wording, rng)]
     text, spans = "", []
     for plain, marks in paragraphs:
         spans += [Span(len(text) + mark.start, len(text) + mark.end, mark.type) for mark in marks]
         text += plain + "\n"
-    pdf = _draw([plain for plain, _ in paragraphs], chooser)
+    pdf = _draw([plain for plain, _ in paragraphs], rng)
     return GeneratedContract(f"contract-{seed:04}-{wording.language}.pdf", text, tuple(spans), pdf)
 
 
-def _write(wording: Wording, chooser: random.Random) -> list[str]:
-    clauses = chooser.sample(wording.clauses, len(wording.clauses))
-    numbering = chooser.choice(("{}. ", "{}) ", "§ {} ", ""))
-    paragraphs = [f"[document_name|{chooser.choice(wording.titles)}]", chooser.choice(wording.preambles)]
+def _write(wording: Wording, rng: random.Random) -> list[str]:
+    clauses = rng.sample(wording.clauses, len(wording.clauses))
+    numbering = rng.choice(("{}. ", "{}) ", "§ {} ", ""))
+    paragraphs = [f"[document_name|{rng.choice(wording.titles)}]", rng.choice(wording.preambles)]
     for number, (heading, sentences) in enumerate(clauses, 1):
-        paragraphs += [numbering.format(number) + heading, chooser.choice(sentences)]
-    paragraphs.append(chooser.choice(("{city}, {other_date}", "{person} – {other_date}", "{city}")))
+        paragraphs += [numbering.format(number) + heading, rng.choice(sentences)]
+    paragraphs.append(rng.choice(("{city}, {other_date}", "{person} – {other_date}", "{city}")))
 
     fields: dict[str, str] = {}
 
-    def fill(match: re.Match[str]) -> str:
+    def fill_in(match: re.Match[str]) -> str:
         name = match[1]
         if name in _REPEATED and name in fields:
             return fields[name]
-        fields[name] = _make(name, wording.language, chooser)
+        fields[name] = _generate_value(name, wording.language, rng)
         return fields[name]
 
-    return [re.sub(r"\{(\w+)\}", fill, paragraph) for paragraph in paragraphs]
+    return [re.sub(r"\{(\w+)\}", fill_in, paragraph) for paragraph in paragraphs]
 
 
-def _make(name: str, language: str, chooser: random.Random) -> str:
+def _generate_value(name: str, language: str, rng: random.Random) -> str:
     kind = name.removeprefix("other_")
     if kind in {"first", "second", "company"}:
-        return _make_company(language, chooser)
+        return _generate_company(language, rng)
     if kind.endswith("_capital"):
-        made = _make(kind.removesuffix("_capital"), language, chooser)
-        return made[0].upper() + made[1:]
-    makers: dict[str, Callable[[], str]] = {
-        "amount": lambda: _make_amount(language, chooser),
-        "date": lambda: _make_date(language, chooser),
-        "duration": lambda: _make_duration(language, chooser),
-        "number": lambda: f"{chooser.randint(2019, 2026)}/{chooser.randint(1, 400)}",
-        "person": lambda: chooser.choice(_PEOPLE),
-        "city": lambda: chooser.choice(_CITIES[language]),
-        "law": lambda: chooser.choice(_LAWS[language]),
-        "subject": lambda: chooser.choice(_SUBJECTS[language]),
+        value = _generate_value(kind.removesuffix("_capital"), language, rng)
+        return value[0].upper() + value[1:]
+    generators: dict[str, Callable[[], str]] = {
+        "amount": lambda: _generate_amount(language, rng),
+        "date": lambda: _generate_date(language, rng),
+        "duration": lambda: _generate_duration(language, rng),
+        "number": lambda: f"{rng.randint(2019, 2026)}/{rng.randint(1, 400)}",
+        "person": lambda: rng.choice(_PEOPLE),
+        "city": lambda: rng.choice(_CITIES[language]),
+        "law": lambda: rng.choice(_LAWS[language]),
+        "subject": lambda: rng.choice(_SUBJECTS[language]),
     }
-    return makers[kind]()
+    return generators[kind]()
 
 
-def _make_company(language: str, chooser: random.Random) -> str:
-    name = "".join(chooser.choices(_SYLLABLES, k=chooser.randint(1, 2))).capitalize() + chooser.choice(_ENDINGS)
-    business = chooser.choice(_BUSINESSES[language])
-    form = chooser.choice(_FORMS[language])
+def _generate_company(language: str, rng: random.Random) -> str:
+    name = "".join(rng.choices(_SYLLABLES, k=rng.randint(1, 2))).capitalize() + rng.choice(_ENDINGS)
+    business = rng.choice(_BUSINESSES[language])
+    form = rng.choice(_FORMS[language])
     return (
         f"{name} {business}, {form}"
-        if business and chooser.random() < 0.5
+        if business and rng.random() < 0.5
         else f"{name} {business} {form}".replace("  ", " ")
     )
 
 
-def _make_amount(language: str, chooser: random.Random) -> str:
-    amount = f"{chooser.randint(3, 900) * 250:,}.{chooser.choice(('00', '00', '50'))}"
+def _generate_amount(language: str, rng: random.Random) -> str:
+    amount = f"{rng.randint(3, 900) * 250:,}.{rng.choice(('00', '00', '50'))}"
     if language == "en":
-        return chooser.choice((f"EUR {amount}", f"${amount}", f"£{amount}", f"{amount[:-3]} US dollars"))
-    amount = amount.translate(str.maketrans(",.", chooser.choice((".,", " ,"))))
-    return chooser.choice((f"{amount} €", f"R$ {amount}", f"EUR {amount}", f"{amount[:-3]} euros"))
+        return rng.choice((f"EUR {amount}", f"${amount}", f"£{amount}", f"{amount[:-3]} US dollars"))
+    amount = amount.translate(str.maketrans(",.", rng.choice((".,", " ,"))))
+    return rng.choice((f"{amount} €", f"R$ {amount}", f"EUR {amount}", f"{amount[:-3]} euros"))
 
 
-def _make_date(language: str, chooser: random.Random) -> str:
-    day = date(2019, 1, 1) + timedelta(days=chooser.randrange(2800))
-    month = chooser.choice(_MONTHS[language])
+def _generate_date(language: str, rng: random.Random) -> str:
+    day = date(2019, 1, 1) + timedelta(days=rng.randrange(2800))
+    month = rng.choice(_MONTHS[language])
     if language == "en":
-        return chooser.choice((f"{day.day} {month} {day.year}", f"{month} {day.day}, {day.year}", day.isoformat()))
-    return chooser.choice((f"{day.day} de {month} de {day.year}", f"{day:%d/%m/%Y}", f"{day:%d-%m-%Y}"))
+        return rng.choice((f"{day.day} {month} {day.year}", f"{month} {day.day}, {day.year}", day.isoformat()))
+    return rng.choice((f"{day.day} de {month} de {day.year}", f"{day:%d/%m/%Y}", f"{day:%d-%m-%Y}"))
 
 
-def _make_duration(language: str, chooser: random.Random) -> str:
-    count = chooser.choice(list(_NUMBERS[language]))
-    unit = chooser.choice(("years", "months", "weeks") if language == "en" else ("anos", "meses", "dias"))
-    return chooser.choice(
+def _generate_duration(language: str, rng: random.Random) -> str:
+    count = rng.choice(list(_NUMBERS[language]))
+    unit = rng.choice(("years", "months", "weeks") if language == "en" else ("anos", "meses", "dias"))
+    return rng.choice(
         (f"{count} {unit}", f"{_NUMBERS[language][count]} {unit}", f"{_NUMBERS[language][count]} ({count}) {unit}")
     )
 
 
 def _mark(paragraph: str) -> tuple[str, list[Span]]:
-    """Return the paragraph without its marks, and the spans they mark."""
+    """Return a paragraph without its `[type|value]` marks, and the spans of the values."""
     plain, spans, last = "", [], 0
     for match in _MARKED.finditer(paragraph):
         plain += paragraph[last : match.start()]
@@ -174,17 +173,17 @@ def _mark(paragraph: str) -> tuple[str, list[Span]]:
     return plain + paragraph[last:], spans
 
 
-def _draw(paragraphs: list[str], chooser: random.Random) -> bytes:
-    font = chooser.choice(("Helvetica", "Times-Roman", "Courier"))
-    size = chooser.choice((9, 10, 11, 12))
-    alignment = chooser.choice((TA_LEFT, TA_JUSTIFY))
-    margin = chooser.choice((18, 25, 35)) * mm
+def _draw(paragraphs: list[str], rng: random.Random) -> bytes:
+    font = rng.choice(("Helvetica", "Times-Roman", "Courier"))
+    size = rng.choice((9, 10, 11, 12))
+    alignment = rng.choice((TA_LEFT, TA_JUSTIFY))
+    margin = rng.choice((18, 25, 35)) * mm
     body = ParagraphStyle(
         "body", fontName=font, fontSize=size, leading=1.4 * size, alignment=alignment, spaceAfter=size
     )
     title = ParagraphStyle("title", body, fontSize=size + 5, leading=1.4 * (size + 5), alignment=TA_CENTER)
-    in_table = chooser.random() < 0.3
-    story = [Paragraph(escape(paragraphs[0]), title), Spacer(1, chooser.choice((4, 12)) * mm)]
+    in_table = rng.random() < 0.3
+    story = [Paragraph(escape(paragraphs[0]), title), Spacer(1, rng.choice((4, 12)) * mm)]
     story.append(Paragraph(escape(paragraphs[1]), body))
     clauses, ending = paragraphs[2:-1], paragraphs[-1]
     rows = [
@@ -196,6 +195,6 @@ def _draw(paragraphs: list[str], chooser: random.Random) -> bytes:
         story += [cell for row in rows for cell in row]
     story.append(Paragraph(escape(ending), body))
     buffer = io.BytesIO()
-    page = chooser.choice((A4, LETTER))
+    page = rng.choice((A4, LETTER))
     SimpleDocTemplate(buffer, pagesize=page, leftMargin=margin, rightMargin=margin, invariant=True).build(story)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The loop as a reviewer lives it: extract, correct, feed back, wait, extract the next."""
+"""The demo: a reviewer's client that extracts, corrects, submits feedback, waits and extracts again."""
 
 import time
 from dataclasses import dataclass
@@ -6,40 +6,40 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from cli.installation import Stack
 from demo.client import ReviewedDocument, ReviewerClient
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.evaluation import Evaluation, evaluate, find_corrections
 
-_TAUGHT, _UNSEEN = range(10, 19), range(1000, 1012)  # contract 18 is held out
+# Seeds of generated contracts. The service holds out the last of the reviewed ones.
+_REVIEWED, _UNSEEN = range(10, 19), range(1000, 1012)
 _console = Console(highlight=False)
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A version as the unseen contracts show it."""
+    """A served version and its scores on the unseen contracts."""
 
     version: str
-    fed_back: int
+    reviewed: int
     evaluation: Evaluation
     seconds: float
 
 
-def play_demo(stack: Stack) -> bool:
-    """Play the loop on generated contracts and return whether the last version beats the first on unseen ones."""
-    client = ReviewerClient(stack.api_url, stack.api_key)
-    _console.print(f"Uploading {len(_UNSEEN)} contracts that no version learns from …")
+def play_demo(api_url: str, api_key: str) -> bool:
+    """Review generated contracts; return whether the last version scores higher than the first on unseen ones."""
+    client = ReviewerClient(api_url, api_key)
+    _console.print(f"Uploading {len(_UNSEEN)} contracts that no version is trained on …")
     unseen = [_upload(client, seed) for seed in _UNSEEN]
     steps: list[_Step] = []
-    for number, seed in enumerate(_TAUGHT, 1):
+    for number, seed in enumerate(_REVIEWED, 1):
         document = _upload(client, seed)
         started = time.monotonic()
-        corrections, decision = _teach(client, document)
+        corrections, message = _review(client, document)
         seconds = time.monotonic() - started
         version, evaluation = _score(client, unseen)
         _console.print(
-            f"{number}/{len(_TAUGHT)}  {corrections} corrections fed back, answered in {seconds:.0f} s: {decision}\n"
+            f"{number}/{len(_REVIEWED)}  {corrections} corrections, job finished after {seconds:.0f} s: {message}\n"
             f"     unseen contracts, value F1 with version {version}: [bold]{evaluation.value.f1:.3f}[/bold]"
         )
         if version and (not steps or steps[-1].version != version):
@@ -53,7 +53,8 @@ def _upload(client: ReviewerClient, seed: int) -> ReviewedDocument:
     return client.upload(contract.filename, contract.pdf, contract.text, contract.spans)
 
 
-def _teach(client: ReviewerClient, document: ReviewedDocument) -> tuple[int, str]:
+def _review(client: ReviewerClient, document: ReviewedDocument) -> tuple[int, str]:
+    """Correct what is extracted from a document; return the number of corrections and the job's message."""
     _, entities = client.extract(document.id)
     corrections = find_corrections(AnnotationData(document.id, document.text, document.spans), entities)
     job = client.wait_for_job(client.feed_back(document))
@@ -61,6 +62,7 @@ def _teach(client: ReviewerClient, document: ReviewedDocument) -> tuple[int, str
 
 
 def _score(client: ReviewerClient, unseen: list[ReviewedDocument]) -> tuple[str | None, Evaluation]:
+    """Return the served version and its scores on the unseen contracts."""
     answers = {document.id: client.extract(document.id) for document in unseen}
     gold = [AnnotationData(document.id, document.text, document.spans) for document in unseen]
     evaluation = evaluate(gold, {document_id: entities for document_id, (_, entities) in answers.items()})
@@ -68,10 +70,10 @@ def _score(client: ReviewerClient, unseen: list[ReviewedDocument]) -> tuple[str 
 
 
 def _print_table(steps: list[_Step]) -> None:
-    table = Table(title=f"Score on {len(_UNSEEN)} unseen contracts after each version")
-    for heading in ("version", "contracts fed back", "value F1", "span F1", "seconds from feedback to answer"):
+    table = Table(title=f"Scores on {len(_UNSEEN)} unseen contracts after each promoted version")
+    for heading in ("version", "contracts reviewed", "value F1", "span F1", "seconds from feedback to answer"):
         table.add_column(heading, justify="right")
     for step in steps:
         scores = (f"{step.evaluation.value.f1:.3f}", f"{step.evaluation.span.f1:.3f}")
-        table.add_row(step.version, str(step.fed_back), *scores, f"{step.seconds:.0f}")
+        table.add_row(step.version, str(step.reviewed), *scores, f"{step.seconds:.0f}")
     _console.print(table)

@@ -1,7 +1,7 @@
-"""The words of the demo's contracts, Portuguese and English: alternatives of which a contract takes one each.
+"""Wording of the synthetic contracts in Portuguese and English; the generator picks one alternative of each part.
 
-`{field}` is filled in; in `[type|{field}]` what is filled in is an entity of that type. Other dates, amounts and names
-stand beside the entities unmarked, so that a pattern for dates or names alone does not find the right ones.
+`{field}` is replaced by a generated value; in `[type|{field}]` that value is an entity of the type. Other dates,
+amounts and names stand unmarked beside the entities, so that a pattern for dates or names alone finds wrong ones, too.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Wording:
-    """One kind of contract in one language: the title's alternatives, the preamble's, and each clause's."""
+    """One kind of contract in one language: alternative titles and preambles; clauses are (heading, alternatives)."""
 
     language: str
     titles: tuple[str, ...]

@@ -16,7 +16,7 @@ def wait_until(happened: Callable[[], bool], timeout_seconds: float = 120) -> No
 
 
 def kill(stack: Stack, name: str) -> None:
-    process = stack.processes.let_end(name)
+    process = stack.processes.release(name)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -75,7 +75,7 @@ class Installation:
 
     def break_after(self, call: str, name: str, dies_itself: bool) -> subprocess.Popen[bytes]:
         """Have the next run kill a process, which is returned, and itself or not, when `call` has returned."""
-        process = self.processes.let_end(name)
+        process = self.processes.release(name)
         order = {"call": call, "process_group": process.pid, "dies_itself": dies_itself}
         file = self.folder / "order.json"
         file.with_suffix(".new").write_text(json.dumps(order))

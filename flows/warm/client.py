@@ -1,6 +1,6 @@
-"""What a worker starts for each run: it hands the run to the warm parent and ends as the run ends.
+"""The command a worker starts for each run: it passes the run to the warm parent and exits as the run does.
 
-It needs no more than Python's own library, so that it starts in a moment.
+It imports only the standard library, so that it starts quickly.
 """
 
 import contextlib
@@ -15,17 +15,20 @@ SOCKET_VARIABLE = "CONTRACT_FEEDBACK_WARM_SOCKET"
 
 
 def main() -> int:
-    """Return the run's exit code, or die of the signal that it died of; where no parent is, become the cold run."""
+    """Return the run's exit code, or die of the signal that killed it; without a parent, exec the cold run."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as parent:
-        if not _hand_over(parent):
+        if not _pass_to(parent):
             sys.stderr.write("No warm parent answers: the run starts cold\n")
             sys.stderr.flush()
             os.execv(sys.executable, [sys.executable, "-m", "prefect.engine"])  # noqa: S606
-        return _wait_for_end(parent)
+        return _wait_for_exit(parent)
 
 
-def _hand_over(parent: socket.socket) -> bool:
-    """Send what a process is born with and tell whether the parent took it: until it has, nothing runs."""
+def _pass_to(parent: socket.socket) -> bool:
+    """Send this process's environment, working directory and standard files; return whether the parent took them.
+
+    Until the parent acknowledges, nothing runs, so the run can still start cold.
+    """
 
     def forward(number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(OSError):
@@ -42,7 +45,7 @@ def _hand_over(parent: socket.socket) -> bool:
         return False
 
 
-def _wait_for_end(parent: socket.socket) -> int:
+def _wait_for_exit(parent: socket.socket) -> int:
     try:
         code = parent.recv(16)
     except OSError:

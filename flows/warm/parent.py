@@ -1,7 +1,7 @@
-"""The process that has imported all that a run needs, and forks a child for each run.
+"""The warm parent: a process that has imported everything a run needs, and forks a child for each run.
 
-Start it beside a worker, with the worker's environment and in it `CONTRACT_FEEDBACK_WARM_SOCKET`, a path:
-`python -m flows.warm.parent`. Whoever may open that socket may run what they like as this user.
+Start it beside a worker with `python -m flows.warm.parent`, in the worker's environment plus the path of a socket,
+`CONTRACT_FEEDBACK_WARM_SOCKET`. Anyone who can open the socket can run any code as this user.
 """
 
 import contextlib
@@ -18,19 +18,19 @@ from pathlib import Path
 
 from flows.warm.client import SOCKET_VARIABLE
 
-# A fork has but the one thread that forked, and locks that others held stay locked: no library may start any.
+# A fork copies only the thread that forks; a lock that another thread held stays locked. So no library may start one.
 _NO_THREADS = {
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 _PR_SET_PDEATHSIG = 1
-_NICENESS = 5  # a third of the weight
+_NICENESS = 5  # a third of the weight of a process of niceness 0
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a process is born with; `files` are stdin, stdout and stderr."""
+    """A client's environment, working directory, and its stdin, stdout and stderr."""
 
     environment: dict[str, str]
     folder: str
@@ -38,16 +38,16 @@ class Request:
 
 
 class Parent:
-    """Forks a child for each request, forwards signals to it, reports its end."""
+    """Forks a child for each request, forwards the client's signals to it, and reports its exit."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._events = selectors.DefaultSelector()
         self._on(listener, partial(self._accept, listener))
 
     def serve(self) -> Request:
-        """Serve for ever; return in a child only, with what it is to become."""
+        """Serve forever; return only in a child, with the request that it is to run."""
         while True:
-            key, _ = self._events.select()[0]  # one at a time: it may make void what happened beside it
+            key, _ = self._events.select()[0]  # only the first: its handler may unregister the others
             request: Request | None = key.data()
             if request:
                 return request
@@ -64,12 +64,13 @@ class Parent:
         message, files, parent, pid = b"", list[int](), os.getpid(), None
         with contextlib.suppress(OSError):
             message, files, _, _ = socket.recv_fds(client, 1 << 22, 3)
-            client.send(b"\0")  # before the fork: a client that has not heard of it may run cold, one that is gone not
+            # Before the fork: a client without this may start a cold run; if it has exited, the send fails.
+            client.send(b"\0")
             pid = os.fork()
         if pid == 0:
             _die_with(parent)
             self._close()
-            client.detach()  # stays open, so that the client sees no end before the child's
+            client.detach()  # left open: the client must not read end-of-file before the child exits
             return Request(**json.loads(message), files=files)
         for file in files:
             os.close(file)
@@ -77,8 +78,8 @@ class Parent:
             client.close()
             return None
         os.setpgid(pid, pid)
-        ended = os.pidfd_open(pid)
-        self._on(ended, partial(self._report, client, pid, ended))
+        exited = os.pidfd_open(pid)
+        self._on(exited, partial(self._report, client, pid, exited))
         self._on(client, partial(self._forward, client, pid))
         return None
 
@@ -88,13 +89,13 @@ class Parent:
             signals = client.recv(16)
         for number in signals:
             os.kill(pid, number)
-        if not signals:  # the client is gone, and with it whoever could still stop the run
+        if not signals:  # the client has died, so nothing can cancel the run any more
             self._events.unregister(client)
             os.killpg(pid, signal.SIGKILL)
 
-    def _report(self, client: socket.socket, pid: int, ended: int) -> None:
-        self._events.unregister(ended)
-        os.close(ended)
+    def _report(self, client: socket.socket, pid: int, exited: int) -> None:
+        self._events.unregister(exited)
+        os.close(exited)
         _, status = os.waitpid(pid, 0)
         with contextlib.suppress(KeyError):
             self._events.unregister(client)
@@ -112,19 +113,19 @@ class Parent:
 
 
 def main() -> None:
-    """Load, then serve until killed; a child goes on as the run it was forked for."""
+    """Preload and serve until killed; in a child, run the flow run of its request."""
     os.environ |= _NO_THREADS
-    from flows.warm import run  # noqa: PLC0415  (it starts the threads)
+    from flows.warm import run  # noqa: PLC0415  (its imports read _NO_THREADS)
 
-    loaded = run.load()
-    _give_way()
+    state = run.preload()
+    _lower_priority()
     with _listen(Path(os.environ[SOCKET_VARIABLE])) as listener:
         request = Parent(listener).serve()
-    run.become(request.environment, request.folder, request.files, loaded)
+    run.run_flow(request.environment, request.folder, request.files, state)
 
 
-def _give_way() -> None:
-    """Let extraction have most of the processor while both want it; Linux may weigh whole sessions (autogroup)."""
+def _lower_priority() -> None:
+    """Give extraction most of the processor while both compete; Linux may weigh whole sessions (autogroup)."""
     os.nice(_NICENESS)
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):
@@ -132,7 +133,7 @@ def _give_way() -> None:
 
 
 def _listen(path: Path) -> socket.socket:
-    """Listen where no other user can connect."""
+    """Listen on a socket that no other user can connect to."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -144,8 +145,9 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    if os.getppid() != parent:  # it had died before
         os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""What a child of the warm parent becomes: a Prefect run, as if started by `python -m prefect.engine`."""
+"""What the warm parent preloads, and how its child runs a flow as if started by `python -m prefect.engine`."""
 
 import contextlib
 import gc
@@ -20,9 +20,10 @@ from prefect.settings import get_current_settings
 import flows.feedback  # noqa: F401
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.span_crf import compile_crf
+from flows.warm.heartbeat import set_heartbeat_interval
 from registry.settings import get_settings
 
-# What a run imports only on its way; none of it is missed here if it has moved.
+# Modules that a run would import only while it runs. One that a later version no longer has is skipped.
 _IMPORTED_LATE = (
     "anyio._backends._asyncio",
     "matplotlib.backends.backend_agg",
@@ -39,15 +40,16 @@ _IMPORTED_LATE = (
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What a child has to know of the parent's state: torch's threads, and the environment that Prefect was set by."""
+class ParentState:
+    """What a child must know of its parent: torch's default number of threads, and the Prefect variables it read."""
 
     threads: int
     prefect: dict[str, str]
 
 
-def load() -> Loaded:
+def preload() -> ParentState:
     """Import what a run imports, load the base encoder and compile the CRF, without starting a thread."""
+    set_heartbeat_interval()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for name in _IMPORTED_LATE:
@@ -57,13 +59,13 @@ def load() -> Loaded:
     compile_crf()
     gc.collect()
     gc.freeze()
-    # A worker hands its settings on in this form, with the profile's among them.
-    worker = get_current_settings().to_environment_variables(exclude_unset=True)
-    return Loaded(threads, _prefect_settings(os.environ | worker))
+    # A worker passes its settings on in this form, those of its profile included.
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    return ParentState(threads, _select_settings(os.environ | settings))
 
 
-def become(environment: dict[str, str], folder: str, files: list[int], loaded: Loaded) -> None:
-    """Turn this process into one that was started with these, and run the flow run that `environment` names."""
+def run_flow(environment: dict[str, str], folder: str, files: list[int], parent: ParentState) -> None:
+    """Take over environment, working directory and standard files, then run the flow run that `environment` names."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -72,11 +74,11 @@ def become(environment: dict[str, str], folder: str, files: list[int], loaded: L
         os.close(file)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    torch.set_num_threads(loaded.threads)
+    torch.set_num_threads(parent.threads)
     torch.seed()
     np.random.seed()
     get_settings.cache_clear()
-    if _prefect_settings(environment) != loaded.prefect:
+    if _select_settings(environment) != parent.prefect:
         refresh_global_settings_context()
         setup_logging()
     sys.argv = sys.argv[:1]
@@ -84,8 +86,8 @@ def become(environment: dict[str, str], folder: str, files: list[int], loaded: L
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
 
 
-def _prefect_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Leave out what names the run: it begins with two underscores after PREFECT."""
+def _select_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return Prefect's settings without the variables that identify the run, which start with `PREFECT__`."""
     return {
         name: value
         for name, value in environment.items()

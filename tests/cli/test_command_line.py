@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 from sqlmodel import Session
 from typer.testing import CliRunner
@@ -30,3 +33,9 @@ def test_key_is_made_listed_and_revoked(session: Session, settings: Settings, mo
     for name in ("", "a" * 201, "ana\nbo"):
         assert "1 to 200 printable characters" in CliRunner().invoke(app, ["add-key", name]).output
     get_settings.cache_clear()
+
+
+def test_command_line_imports_nothing_that_sends_telemetry_takes_seconds_or_needs_an_extra() -> None:
+    script = "import sys, cli.command_line; print(*{'mlflow', 'prefect', 'reportlab', 'torch'} & sys.modules.keys())"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""

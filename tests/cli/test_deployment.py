@@ -1,0 +1,41 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from prefect.client.orchestration import SyncPrefectClient
+
+from cli.installation import Stack
+
+COMMAND = (sys.executable, "-m", "cli.command_line", "deploy")
+
+
+def test_deploy_can_be_repeated(stack: Stack) -> None:
+    deployed = subprocess.run(COMMAND, env=stack.environment, capture_output=True, text=True, check=True)
+    assert deployed.stdout == f"Deployed to {stack.prefect_url}/api\n"
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
+        deployment = prefect.read_deployment_by_name("learn-from-feedback/feedback").model_dump(mode="json")
+        automations = sorted(automation.name for automation in prefect.read_automations())
+        assert prefect.read_work_pool("contract-feedback").type == "process"
+    assert automations == ["Crash a run that does not begin", "Crash a run that is silent"]
+    assert deployment["description"].startswith("Fine-tunes")
+    assert deployment["entrypoint"] == "flows.feedback.learn_from_feedback"
+    assert deployment["job_variables"] == {"command": "python3 -m flows.warm.client"}
+    assert deployment["work_pool_name"] == "contract-feedback"
+    assert deployment["global_concurrency_limit"]["limit"] == 1
+    assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    assert deployment["parameter_openapi_schema"]["required"] == ["request"]
+    assert not deployment["pull_steps"]
+
+
+def test_deploy_without_an_address_or_to_one_that_does_not_answer_is_refused(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment["PREFECT_HOME"] = str(tmp_path)
+    nowhere = {"PREFECT_API_URL": "http://127.0.0.1:1/api"}
+    for variables, reason in (({}, "Set PREFECT_API_URL"), (nowhere, "127.0.0.1:1/api refuses or does not answer")):
+        refused = subprocess.run(
+            COMMAND, env=environment | variables, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert refused.returncode == 2
+        assert reason in refused.stderr
+        assert "Traceback" not in refused.stderr

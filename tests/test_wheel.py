@@ -1,0 +1,116 @@
+"""The wheel in an environment that has its requirements without any extra, and no checkout of the project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import Distribution, distribution, distributions
+from pathlib import Path
+
+import httpx
+import pytest
+from packaging.requirements import Requirement
+from prefect.client.orchestration import SyncPrefectClient
+
+from cli.installation import LOOPBACK, answers, reserve_port
+from tests.breaking import wait_until
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+ENVIRONMENT["PREFECT_API_URL"] = "http://127.0.0.1:1/api"  # nothing is there; without it Prefect starts a server
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command `contract-feedback` of a wheel that is built from a copy of the project and installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    not_packaged = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "benchmarks", "docs", "tests")
+    shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=not_packaged)
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, folder / "source"], check=True)
+    shutil.rmtree(folder / "source")
+    venv.create(folder / "venv")
+    [wheel], python = folder.glob("*.whl"), folder / "venv/bin/python"
+    subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True)
+    [site] = folder.glob("venv/lib/python*/site-packages")
+    link_requirements(site)
+    return folder / "venv/bin/contract-feedback"
+
+
+def link_requirements(site: Path) -> None:
+    """Link what the wheel in `site` requires from the running environment: to install it again would take minutes."""
+    [wheel] = distributions(path=[str(site)])
+    for name in find_requirements(wheel):
+        installed = distribution(name)
+        for top in {file.parts[0] for file in installed.files or []} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(str(installed.locate_file(top)))
+
+
+def find_requirements(wheel: Distribution) -> set[str]:
+    """Return the names of all distributions that one without extras requires, directly or not."""
+    seen: set[tuple[str, str]] = set()
+    waiting = [(requirement, "") for requirement in wheel.requires or []]
+    while waiting:
+        text, extra = waiting.pop()
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        for wanted in {(requirement.name, extra) for extra in ("", *requirement.extras)} - seen:
+            seen.add(wanted)
+            waiting += [(each, wanted[1]) for each in distribution(wanted[0]).requires or []]
+    return {name for name, _ in seen}
+
+
+@contextmanager
+def started(*command: str | Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def test_installed_api_answers_a_request_with_an_added_key(program: Path, tmp_path: Path) -> None:
+    added = subprocess.run(
+        [program, "add-key", "ana"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    headers = {"Authorization": f"Bearer {added.stdout.strip()}"}
+    with reserve_port(LOOPBACK, 0) as reserved:
+        url = "http://{}:{}".format(*reserved.getsockname())
+        with started(program, "api", "--port", url.rsplit(":", 1)[1], folder=tmp_path):
+            wait_until(answers(f"{url}/health"))
+            assert httpx.get(f"{url}/documents", headers=headers).json()["total"] == 0
+            assert httpx.get(f"{url}/documents").status_code == 401
+
+
+def test_demo_without_its_extra_says_what_to_install(program: Path, tmp_path: Path) -> None:
+    demo = subprocess.run([program, "demo"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert demo.returncode == 2
+    assert "pip install 'contract-feedback[demo]'" in demo.stderr
+    assert "Traceback" not in demo.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_installed_serve_starts_everything_deploys_and_stops(program: Path, tmp_path: Path) -> None:
+    ports = ["--port", "0", "--prefect-port", "0", "--mlflow-port", "0"]
+    with started(program, "serve", *ports, folder=tmp_path) as serve:
+        assert serve.stdout
+        printed = ""
+        while "Ctrl-C" not in printed:
+            line = serve.stdout.readline()
+            assert line, printed
+            printed += line
+        shown = dict(re.findall(r"^(API|Prefect|Key) +(\S+)", printed, re.MULTILINE))
+        url, headers = shown["API"].removesuffix("/docs"), {"Authorization": f"Bearer {shown['Key']}"}
+        wait_until(lambda: bool(httpx.get(f"{url}/system-status", headers=headers, timeout=30).json()["ok"]))
+        with SyncPrefectClient(f"{shown['Prefect']}/api") as prefect:
+            assert prefect.read_deployment_by_name("learn-from-feedback/feedback").status == "READY"
+    assert serve.returncode == 0
