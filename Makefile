@@ -1,4 +1,4 @@
-.PHONY: demo test serve check audit lock
+.PHONY: demo serve test test-all check audit lock
 
 demo: .venv/installed
 	.venv/bin/contract-feedback demo
@@ -7,7 +7,10 @@ serve: .venv/installed
 	.venv/bin/contract-feedback serve
 
 test: .venv/installed
-	.venv/bin/pytest
+	.venv/bin/pytest -m "not slow" -n 2 --dist loadgroup
+
+test-all: .venv/installed
+	.venv/bin/pytest -n 3 --dist loadgroup
 
 check: .venv/installed
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports

@@ -1,11 +1,13 @@
-"""What the tests share: no telemetry, no network, generated contracts, a tiny encoder, a whole installation."""
+"""What the tests share: no telemetry, no network, generated contracts, a tiny encoder, whole installations."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from sqlalchemy import Engine
 from sqlmodel import Session
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -18,9 +20,41 @@ from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.encoders import Encoder, load_encoder
 from registry.database import build_engine, migrate
 from registry.settings import Settings
+from tests.faults import BreakableInstallation
 from tests.postgresql import PostgreSQL, create_database, find_programs, run_postgresql
 
 os.environ |= {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
+
+SHARED_INSTALLATIONS = ("stack", "elsewhere")
+ELSEWHERE = "127.0.0.2"  # not LOOPBACK, yet no other machine reaches it
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist's own, which reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Group the tests for pytest-xdist: the users of a shared installation, else the tests of a file."""
+
+    def find_group(item: pytest.Item) -> str:
+        fixtures = getattr(item, "fixturenames", ())
+        return next((name for name in SHARED_INSTALLATIONS if name in fixtures), item.nodeid.partition("::")[0])
+
+    groups = {item: find_group(item) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):  # pytest-xdist distributes the groups in this order: the longest first
+        slow = {group for item, group in groups.items() if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (groups[item] not in slow, groups[item] not in SHARED_INSTALLATIONS))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def working_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run the tests in a temporary folder, where the default settings' `.local` is, and check the repository's."""
+    repository = Path(__file__).parents[1]
+    before = {*repository.glob(".local"), *repository.glob(".local/*")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("working-folder"))
+        yield
+    after = {*repository.glob(".local"), *repository.glob(".local/*")}
+    assert after == before, "The tests have written to the repository's .local"
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +81,8 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory, contracts: list[Annot
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)  # type: ignore[no-untyped-call]
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
@@ -75,14 +108,23 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database; a test file that needs none overrides this, lest its tests run twice."""
+    """An empty database of each kind; a test file that needs only one overrides this fixture."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/test.db"
     return create_database(request.getfixturevalue("postgresql"))
 
 
+@pytest.fixture(scope="session")
+def empty_mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs, to be copied: MLflow takes 0.6 s to create its tables."""
+    file = tmp_path_factory.mktemp("mlflow-store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
 @pytest.fixture
-def settings(tmp_path: Path, tiny_encoder: Encoder, database_url: str) -> Settings:
+def settings(tmp_path: Path, tiny_encoder: Encoder, database_url: str, empty_mlflow_store: Path) -> Settings:
+    shutil.copy(empty_mlflow_store, tmp_path / "mlflow.db")
     return Settings(
         database_url=database_url,
         document_store_url=str(tmp_path / "documents"),
@@ -113,12 +155,35 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture(scope="module")
-def worker_that_does_not_ask() -> Iterator[None]:
-    """Have the worker of a stack that is started now hear of each run from the server, or never."""
+@pytest.fixture(scope="session")
+def elsewhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """An installation whose servers ask for a password, on PostgreSQL if that is installed; its worker never polls.
+
+    The worker hears of a run from the server's events, or not at all.
+    """
+    folder = tmp_path_factory.mktemp("elsewhere")
+    database_url = create_database(request.getfixturevalue("postgresql")) if find_programs() else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "3600")
-        yield
+        with run_stack(folder, ANY_PORTS, host=ELSEWHERE, database_url=database_url) as stack:
+            yield stack
+    assert (folder / "contract-feedback.db").exists() == (database_url is None)
+
+
+@pytest.fixture(scope="module")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BreakableInstallation]:
+    """An installation with a champion, whose flow kills processes on demand.
+
+    It looks for silent runs and for waiting jobs every second, not every 5 s, so that the tests take less time.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY", "PT1S")
+        patch.setenv("CONTRACT_FEEDBACK_LAUNCH_SECONDS", "1")
+        with run_stack(tmp_path_factory.mktemp("breakable"), ANY_PORTS) as stack:
+            installation = BreakableInstallation(stack)
+            installation.deploy_faulty_flow()
+            installation.check_learned(installation.feed_back())
+            yield installation
 
 
 @pytest.fixture(scope="session")

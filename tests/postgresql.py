@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, in a temporary folder."""
+"""A PostgreSQL server for the tests, in a temporary folder."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, make_url
 
 
 def find_programs() -> Path | None:
-    """Return the folder of PostgreSQL's programs: Debian's, which are not on the path, or whatever is."""
+    """Return the folder of PostgreSQL's programs: Debian's, which is not on the path, or the one on the path."""
     debian = [str(folder) for folder in Path("/usr/lib/postgresql").glob("*/bin")]
     initdb = shutil.which("initdb", path=os.pathsep.join([*debian, os.environ.get("PATH", os.defpath)]))
     return Path(initdb).parent if initdb else None
@@ -22,7 +22,7 @@ def find_programs() -> Path | None:
 
 @dataclass(frozen=True)
 class PostgreSQL:
-    """A server that listens on a socket in its folder."""
+    """A server that listens on a Unix socket in its folder."""
 
     programs: Path
     folder: str
@@ -30,27 +30,27 @@ class PostgreSQL:
 
     @property
     def url(self) -> str:
-        """The address of its `postgres` database."""
+        """The URL of its `postgres` database."""
         return f"postgresql+psycopg://postgres@/postgres?host={self.folder}"
 
     def start(self) -> None:
-        """Start it and wait until it answers, after a crash, too."""
+        """Start it, also after a crash, and wait until it answers."""
         options = f"-F -k {self.folder} -c listen_addresses= -c timezone=America/Sao_Paulo -c deadlock_timeout=100ms"
         self.run("pg_ctl", "start", "--wait", "--log", f"{self.folder}/log", "--options", options)
 
     def crash(self) -> None:
-        """Stop it in the middle of whatever it does."""
+        """Stop it at once, without a checkpoint."""
         self.run("pg_ctl", "stop", "--mode=immediate")
 
     def run(self, program: str, *arguments: str) -> None:
-        """Run one of PostgreSQL's programs on the server's data."""
-        command = [self.programs / program, "--pgdata", f"{self.folder}/data", *arguments]
+        """Run one of PostgreSQL's programs on the server's data folder."""
+        command = [str(self.programs / program), "--pgdata", f"{self.folder}/data", *arguments]
         subprocess.run(command, cwd=self.folder, user=self.user, stdout=subprocess.DEVNULL, check=True)
 
 
 @contextmanager
 def run_postgresql(programs: Path) -> Iterator[PostgreSQL]:
-    """Run a server in a folder of its own until the block ends."""
+    """Run a server in a temporary folder until the block ends."""
     with TemporaryDirectory(prefix="postgresql-") as folder:
         user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
         if user:
@@ -65,7 +65,7 @@ def run_postgresql(programs: Path) -> Iterator[PostgreSQL]:
 
 
 def create_database(server: PostgreSQL) -> str:
-    """Make an empty database and return its URL."""
+    """Create an empty database and return its URL."""
     name = f"test_{uuid4().hex}"
     engine = create_engine(server.url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

@@ -1,24 +1,21 @@
 """The whole loop with its database on PostgreSQL."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from cli.installation import ANY_PORTS, run_stack
+from cli.installation import Stack
 from demo.client import ReviewedDocument, ReviewerClient
 from demo.contract_generator import generate_contract
-from tests.postgresql import PostgreSQL, create_database
+from tests.postgresql import PostgreSQL
 
 
 @pytest.fixture(scope="module")
-def client(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReviewerClient]:
-    folder = tmp_path_factory.mktemp("loop-on-postgresql")
-    with run_stack(folder, ANY_PORTS, database_url=create_database(postgresql)) as stack:
-        yield ReviewerClient(stack.api_url, stack.api_key)
-    assert not (folder / "contract-feedback.db").exists()
+def client(postgresql: PostgreSQL, elsewhere: Stack) -> ReviewerClient:
+    assert elsewhere.environment["CONTRACT_FEEDBACK_DATABASE_URL"].startswith("postgresql")
+    return ReviewerClient(elsewhere.api_url, elsewhere.api_key)
 
 
 def upload(client: ReviewerClient, seed: int) -> ReviewedDocument:
@@ -33,13 +30,13 @@ def test_feedbacks_sent_at_once_are_learned_and_served(client: ReviewerClient) -
     assert len(set(job_ids)) == len(documents)
     jobs = [client.wait_for_job(job_id) for job_id in job_ids[: len(documents)]]
     assert {job["status"] for job in jobs} == {"completed"}, jobs
-    promoted = [job["outcome"]["challenger"]["version"] for job in jobs if job["outcome"]["promoted"]]
+    promoted = [job["outcome"]["challenger"]["version"] for job in jobs if job["outcome"]["decision"] == "promoted"]
     version, entities = client.extract(documents[0].id)
     assert version == max(promoted, key=int)
     assert entities
 
 
-def test_feedback_outlives_a_crash_of_the_database_and_is_refused_while_it_is_away(
+def test_feedback_survives_a_crash_of_the_database_and_is_refused_while_it_is_down(
     client: ReviewerClient, postgresql: PostgreSQL
 ) -> None:
     learning, refused = upload(client, 304), upload(client, 305)

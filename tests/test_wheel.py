@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from prefect.client.orchestration import SyncPrefectClient
 
 from cli.installation import LOOPBACK, answers, reserve_port
-from tests.breaking import wait_until
+from tests.faults import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -48,13 +48,13 @@ def test_feedback_answers_202_with_a_job_that_ends_in_a_promoted_version(
 ) -> None:
     assert first_job["status"] == "completed", first_job["message"]
     assert first_job["progress"] == 100
-    assert first_job["outcome"]["promoted"]
+    assert first_job["outcome"]["decision"] == "promoted"
     assert first_job["links"]["prefect_run"].startswith("http://127.0.0.1")
     assert first_job["links"]["mlflow_run"].startswith("http://127.0.0.1")
     version = first_job["outcome"]["challenger"]["version"]
     model = http.get(f"/models/{version}").json()
     assert model["mlflow_run_id"] == first_job["outcome"]["mlflow_run_id"]
-    assert set(model["lineage"]["taught"]) >= set(first_job["document_ids"])
+    assert set(model["lineage"]["training"]) >= set(first_job["document_ids"])
 
 
 def test_next_extraction_is_made_by_the_new_version_and_reproduces_the_correction(
@@ -77,7 +77,7 @@ def test_feedback_on_a_held_out_document_measures_instead_of_teaching(
     versions = len(http.get("/models").json())
     document = upload(client, http, range(100, 150), held_out=True)
     job = client.wait_for_job(client.feed_back(document))
-    assert job["outcome"]["measured_documents"] == [document.id]
+    assert job["outcome"]["held_out_documents"] == [document.id]
     assert "measures models" in job["message"]
     assert len(http.get("/models").json()) == versions
 
@@ -91,10 +91,12 @@ def test_burst_with_an_invented_type_is_learned_and_every_job_is_answered(
     jobs = [client.wait_for_job(job) for job in (client.feed_back(taught), client.feed_back(invented))]
     assert [job["status"] for job in jobs] == ["completed", "completed"]
     outcome = jobs[1]["outcome"]
-    assert outcome["champion"]["score"] <= outcome["challenger"]["score"] or not outcome["promoted"]
+    assert outcome["champion"]["score"] <= outcome["challenger"]["score"] or outcome["decision"] == "not_promoted"
     version = outcome["challenger"]["version"]
     types = {
-        span["type"] for spans in http.get(f"/models/{version}").json()["lineage"]["taught"].values() for span in spans
+        span["type"]
+        for spans in http.get(f"/models/{version}").json()["lineage"]["training"].values()
+        for span in spans
     }
     assert "cláusula/nova" in types
 
@@ -139,7 +141,7 @@ def test_training_run_on_chosen_documents_ends_in_a_version(
     answer = http.post("/training-runs", json={"document_ids": [taught.id], "triggered_by": "ana"})
     assert answer.status_code == 202
     job = client.wait_for_job(answer.json()["job_id"])
-    assert job["outcome"]["taught_documents"] == [taught.id]
+    assert job["outcome"]["training_documents"] == [taught.id]
     assert http.get("/training-runs").json()["items"][0]["triggered_by"] == "ana"
 
 

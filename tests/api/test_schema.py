@@ -137,18 +137,18 @@ def api(
     engine.dispose()
 
 
-def call(case: Case, api: Api, key: str) -> int:
+def call(case: Case[Any], api: Api, key: str) -> int:
     api.restore()
     answer = case.call_and_validate(base_url=api.url, headers={"Authorization": f"Bearer {key}"})
     return answer.status_code
 
 
 @any_requests.parametrize()
-def test_every_answer_is_as_documented(case: Case, api: Api) -> None:
+def test_every_answer_is_as_documented(case: Case[Any], api: Api) -> None:
     call(case, api, api.key)
 
 
 @few_valid_requests.parametrize()
-def test_no_key_and_a_key_without_the_scope_are_refused_as_documented(case: Case, api: Api) -> None:
+def test_no_key_and_a_key_without_the_scope_are_refused_as_documented(case: Case[Any], api: Api) -> None:
     assert (call(case, api, "cf_none_none") == 401) == (case.path != "/health")
     assert (call(case, api, api.reader_key) == 403) == (case.method != "GET" or case.path == "/audit")

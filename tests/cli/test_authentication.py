@@ -1,19 +1,11 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from cli.installation import ANY_PORTS, Stack, run_stack
+from cli.installation import Stack
 from demo.client import ReviewerClient
 from demo.contract_generator import generate_contract
-
-
-@pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory, worker_that_does_not_ask: None) -> Iterator[Stack]:
-    """An installation on an address that is not 127.0.0.1, though no other machine reaches it."""
-    with run_stack(tmp_path_factory.mktemp("elsewhere"), ANY_PORTS, host="127.0.0.2") as stack:
-        yield stack
 
 
 def test_prefect_and_mlflow_ask_for_the_password(elsewhere: Stack) -> None:
@@ -27,7 +19,7 @@ def test_prefect_and_mlflow_ask_for_the_password(elsewhere: Stack) -> None:
         assert httpx.get(artifacts, auth=auth).status_code == status
 
 
-def test_feedback_becomes_a_version_behind_the_password(elsewhere: Stack) -> None:
+def test_feedback_behind_the_password_becomes_a_version(elsewhere: Stack) -> None:
     client = ReviewerClient(elsewhere.api_url, elsewhere.api_key)
     contract = generate_contract(1)
     job = client.wait_for_job(
@@ -41,7 +33,7 @@ def test_secrets_are_readable_by_their_owner_only(elsewhere: Stack, name: str) -
     assert (elsewhere.folder / name).stat().st_mode & 0o077 == 0
 
 
-def test_password_stands_in_no_log(elsewhere: Stack) -> None:
+def test_password_is_in_no_log(elsewhere: Stack) -> None:
     password = (elsewhere.folder / "password").read_text()
     logs = list(Path(elsewhere.folder / "logs").iterdir())
     assert logs

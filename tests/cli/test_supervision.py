@@ -3,7 +3,7 @@ import signal
 from pathlib import Path
 
 from cli.supervision import Supervisor
-from tests.breaking import wait_until
+from tests.faults import wait_until
 
 
 def test_process_that_exits_is_restarted_unless_it_was_released(tmp_path: Path) -> None:

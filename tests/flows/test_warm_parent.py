@@ -1,4 +1,4 @@
-"""Runs in the warm parent, on an installation of their own: parts of it are killed."""
+"""Runs in the warm parent, while runs, their clients, the worker, the parent and Prefect are killed."""
 
 import json
 import os
@@ -13,16 +13,17 @@ from uuid import UUID, uuid4
 import pytest
 import torch
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import State
 from prefect.states import Cancelling
 
-from cli.installation import ANY_PORTS, Stack, run_stack
+from cli.installation import Stack
 from flows.warm.client import SOCKET_VARIABLE
-from tests.breaking import kill, start_again, wait_until
+from tests.faults import connect_to_prefect, kill, start_again, wait_until
 
 
 @dataclass
 class Run:
-    """A run of the probe, and what it writes down when its body begins."""
+    """A run of the probe, and the file that it reports to when its body begins."""
 
     id: UUID
     report: Path
@@ -35,32 +36,31 @@ class Run:
     def release(self) -> None:
         self.report.with_suffix(".release").touch()
 
-    def was_ended_in_order(self) -> bool:
+    def ended_in_order(self) -> bool:
         return self.report.with_suffix(".ended").exists()
 
+    def read_state(self) -> State[Any]:
+        state = self.prefect.read_flow_run(self.id).state
+        assert state
+        return state
+
     def wait_for_end(self) -> str | None:
-        wait_until(lambda: (state := self.prefect.read_flow_run(self.id).state) is not None and state.is_final())
-        return self.prefect.read_flow_run(self.id).state_name
+        wait_until(lambda: self.read_state().is_final())
+        return self.read_state().name
 
 
 Start = Callable[..., Run]
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory, worker_that_does_not_ask: None) -> Iterator[Stack]:
-    with run_stack(tmp_path_factory.mktemp("warm"), ANY_PORTS) as stack:
-        yield stack
-
-
-@pytest.fixture(scope="module")
-def prefect(warm: Stack) -> Iterator[SyncPrefectClient]:
-    with SyncPrefectClient(f"{warm.prefect_url}/api") as client:
+def prefect(elsewhere: Stack) -> Iterator[SyncPrefectClient]:
+    with connect_to_prefect(elsewhere) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def deployment(prefect: SyncPrefectClient) -> UUID:
-    """The probe, deployed as `prefect.yaml` deploys the flow."""
+    """The probe, with the deployment options of `prefect.yaml`."""
     model = prefect.read_deployment_by_name("learn-from-feedback/feedback")
     return prefect.create_deployment(
         prefect.create_flow_from_name("probe"),
@@ -90,25 +90,25 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def test_run_is_a_child_of_the_parent_and_like_a_cold_run(warm: Stack, start: Start) -> None:
+def test_run_is_a_child_of_the_parent_and_like_a_cold_run(elsewhere: Stack, start: Start) -> None:
     run = start(CONTRACT_FEEDBACK_MODEL_NAME="another")
     found = run.wait_for_body()
-    assert found["parent"] == warm.processes["runs"].pid
+    assert found["parent"] == elsewhere.processes["runs"].pid
     assert found["threads"] == torch.get_num_threads()
     assert found["model_name"] == "another"
     assert run.wait_for_end() == "Completed"
 
 
-def test_parent_has_no_thread_but_its_main_one(warm: Stack) -> None:
-    assert len(list(Path(f"/proc/{warm.processes['runs'].pid}/task").iterdir())) == 1
+def test_parent_has_only_its_main_thread(elsewhere: Stack) -> None:
+    assert len(list(Path(f"/proc/{elsewhere.processes['runs'].pid}/task").iterdir())) == 1
 
 
-def test_socket_is_closed_to_other_users(warm: Stack) -> None:
-    path = Path(warm.environment[SOCKET_VARIABLE])
+def test_socket_is_closed_to_other_users(elsewhere: Stack) -> None:
+    path = Path(elsewhere.environment[SOCKET_VARIABLE])
     assert (path.stat().st_mode & 0o077, path.parent.stat().st_mode & 0o077) == (0, 0)
 
 
-def test_run_finds_nothing_of_the_run_before(start: Start) -> None:
+def test_run_sees_no_state_of_the_run_before(start: Start) -> None:
     run = start()
     assert run.wait_for_end() == "Completed"
     first, second = run.wait_for_body(), start().wait_for_body()
@@ -116,37 +116,37 @@ def test_run_finds_nothing_of_the_run_before(start: Start) -> None:
     assert not set(first["random"]) & set(second["random"])
 
 
-def test_run_that_waits_for_its_place_begins_when_the_other_ends(prefect: SyncPrefectClient, start: Start) -> None:
+def test_run_that_waits_for_the_slot_begins_when_the_other_ends(start: Start) -> None:
     first = start(hold=True)
     first.wait_for_body()
     second = start()
-    wait_until(lambda: prefect.read_flow_run(second.id).state_name == "AwaitingConcurrencySlot")
+    wait_until(lambda: second.read_state().name == "AwaitingConcurrencySlot")
     first.release()
     assert second.wait_for_end() == "Completed"
 
 
-def test_cancelled_run_ends_in_order_and_frees_its_place(prefect: SyncPrefectClient, start: Start) -> None:
+def test_cancelled_run_ends_in_order_and_frees_its_slot(prefect: SyncPrefectClient, start: Start) -> None:
     run = start(hold=True)
     pid = run.wait_for_body()["pid"]
     prefect.set_flow_run_state(run.id, Cancelling())
     assert run.wait_for_end() == "Cancelled"
-    assert run.was_ended_in_order()
+    assert run.ended_in_order()
     wait_until(lambda: not is_alive(pid), 10)
     assert start().wait_for_end() == "Completed"
 
 
-def test_killed_run_is_crashed_and_frees_its_place(start: Start) -> None:
+def test_killed_run_is_crashed_and_frees_its_slot(start: Start) -> None:
     run = start(hold=True)
     os.kill(run.wait_for_body()["pid"], signal.SIGKILL)
     assert run.wait_for_end() == "Crashed"
-    assert "-9" in str(run.prefect.read_flow_run(run.id).state.message)
+    assert "-9" in str(run.read_state().message)
     assert start().wait_for_end() == "Completed"
 
 
-def test_killed_client_takes_its_run_along(warm: Stack, start: Start) -> None:
+def test_killed_client_ends_its_run(elsewhere: Stack, start: Start) -> None:
     run = start(hold=True)
     pid = run.wait_for_body()["pid"]
-    worker = warm.processes["worker"].pid
+    worker = elsewhere.processes["worker"].pid
     newest = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()[-1]
     os.kill(int(newest), signal.SIGKILL)
     assert run.wait_for_end() == "Crashed"
@@ -154,40 +154,41 @@ def test_killed_client_takes_its_run_along(warm: Stack, start: Start) -> None:
     assert start().wait_for_end() == "Completed"
 
 
-def test_run_outlives_a_restart_of_the_prefect_server_and_frees_its_place(warm: Stack, start: Start) -> None:
+def test_run_survives_a_restart_of_the_prefect_server_and_frees_its_slot(elsewhere: Stack, start: Start) -> None:
     run = start(hold=True)
     run.wait_for_body()
-    kill(warm, "prefect")
-    start_again(warm, "prefect")
+    kill(elsewhere, "prefect")
+    start_again(elsewhere, "prefect")
     run.release()
     assert run.wait_for_end() == "Completed"
     assert start().wait_for_end() == "Completed"
 
 
-def test_run_that_died_with_its_worker_is_crashed_within_a_minute_and_frees_its_place(
-    warm: Stack, start: Start
+@pytest.mark.slow
+def test_run_that_died_with_its_worker_is_crashed_within_a_minute_and_frees_its_slot(
+    elsewhere: Stack, start: Start
 ) -> None:
     run = start(hold=True)
     pid = run.wait_for_body()["pid"]
-    kill(warm, "worker")
+    kill(elsewhere, "worker")
     wait_until(lambda: not is_alive(pid), 10)
     died = time.monotonic()
     assert run.wait_for_end() == "Crashed"
     assert time.monotonic() - died < 60
-    start_again(warm, "worker")
+    start_again(elsewhere, "worker")
     assert start().wait_for_end() == "Completed"
 
 
-def test_killed_parent_takes_its_run_along_and_the_next_is_cold(warm: Stack, start: Start) -> None:
+def test_killed_parent_ends_its_run_and_the_next_run_is_cold(elsewhere: Stack, start: Start) -> None:
     run = start(hold=True)
     pid = run.wait_for_body()["pid"]
-    kill(warm, "runs")
+    kill(elsewhere, "runs")
     assert run.wait_for_end() == "Crashed"
     wait_until(lambda: not is_alive(pid), 10)
     cold = start()
     assert cold.wait_for_end() == "Completed"
-    assert cold.wait_for_body()["parent"] == warm.processes["worker"].pid
-    socket = Path(warm.environment[SOCKET_VARIABLE])
+    assert cold.wait_for_body()["parent"] == elsewhere.processes["worker"].pid
+    socket = Path(elsewhere.environment[SOCKET_VARIABLE])
     socket.unlink()
-    start_again(warm, "runs")
+    start_again(elsewhere, "runs")
     wait_until(socket.exists)

@@ -1,4 +1,4 @@
-"""The API, killed after it has committed feedback and before it answers."""
+"""The API, which kills itself between the commit of a feedback and its response."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from api.app import create_app
 from feedback.launcher import Launcher
 
 
-def die(_: Launcher) -> None:
+def die(self: Launcher) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-Launcher.wake = die  # type: ignore[assignment, method-assign]  # called right after the commit
+Launcher.wake = die  # type: ignore[method-assign]  # it is called right after the commit
 uvicorn.run(create_app(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

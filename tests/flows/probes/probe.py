@@ -1,4 +1,4 @@
-"""The flow that the tests of the warm worker run; its folder is copied for each run."""
+"""The flow that the tests of the warm parent run; its folder is copied for each run."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from registry.settings import get_settings
 
 @flow
 def probe(report: str, hold: bool = False) -> None:
-    """Write down where it runs and what it finds, leave something behind, and stay while held."""
+    """Report the process and what it sees, leave state behind, and wait for the release if `hold`."""
     found = {
         "pid": os.getpid(),
         "parent": os.getppid(),
