@@ -1,4 +1,4 @@
-"""What the documentation tells people to run is there."""
+"""The commands that the documentation names exist; `tests/test_wheel.py` runs the quick start."""
 
 import re
 import subprocess
@@ -12,22 +12,23 @@ from typer.testing import CliRunner
 from cli.command_line import app
 
 PROJECT = Path(__file__).parents[1]
-README = (PROJECT / "README.md").read_text()
+DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("docs/*.md")]
+TEXT = "\n".join(document.read_text() for document in DOCUMENTS)
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"make (demo|test|serve|check)\b", README))))
-def test_make_target_of_the_readme_is_one_command(target: str) -> None:
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"make (demo|test|test-all|serve|check|audit|lock)\b", TEXT))))
+def test_make_target_of_the_documentation_exists(target: str) -> None:
     planned = subprocess.run(["make", "-n", target], cwd=PROJECT, capture_output=True, text=True, check=True)  # noqa: S607
     assert planned.stdout.strip()
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"`contract-feedback ([\w-]+)", README))))
-def test_command_of_the_readme_exists(command: str) -> None:
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"`contract-feedback ([\w-]+)", TEXT))))
+def test_command_of_the_documentation_exists(command: str) -> None:
     assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
 
 
-@pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m (benchmarks\.\w+)", README))))
-def test_benchmark_of_the_readme_exists(module: str) -> None:
+@pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m (benchmarks\.\w+)", TEXT))))
+def test_benchmark_of_the_documentation_exists(module: str) -> None:
     assert find_spec(module)
 
 

@@ -1,5 +1,6 @@
 """The wheel in an environment that has its requirements without any extra, and no checkout of the project."""
 
+import json
 import os
 import re
 import shutil
@@ -8,8 +9,10 @@ import sys
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -99,9 +102,21 @@ def test_demo_without_its_extra_says_what_to_install(program: Path, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_installed_serve_starts_everything_deploys_and_stops(program: Path, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Served:
+    """What `contract-feedback serve` printed in its working folder."""
+
+    folder: Path
+    url: str
+    prefect_url: str
+    key: str
+
+
+@pytest.fixture(scope="module")
+def served(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
     ports = ["--port", "0", "--prefect-port", "0", "--mlflow-port", "0"]
-    with started(program, "serve", *ports, folder=tmp_path) as serve:
+    with started(program, "serve", *ports, folder=folder) as serve:
         assert serve.stdout
         printed = ""
         while "Ctrl-C" not in printed:
@@ -109,8 +124,38 @@ def test_installed_serve_starts_everything_deploys_and_stops(program: Path, tmp_
             assert line, printed
             printed += line
         shown = dict(re.findall(r"^(API|Prefect|Key) +(\S+)", printed, re.MULTILINE))
-        url, headers = shown["API"].removesuffix("/docs"), {"Authorization": f"Bearer {shown['Key']}"}
-        wait_until(lambda: bool(httpx.get(f"{url}/system-status", headers=headers, timeout=30).json()["ok"]))
-        with SyncPrefectClient(f"{shown['Prefect']}/api") as prefect:
-            assert prefect.read_deployment_by_name("learn-from-feedback/feedback").status == "READY"
+        yield Served(folder, shown["API"].removesuffix("/docs"), shown["Prefect"], shown["Key"])
     assert serve.returncode == 0
+
+
+def test_installed_serve_starts_everything_and_deploys(served: Served) -> None:
+    headers = {"Authorization": f"Bearer {served.key}"}
+    wait_until(lambda: bool(httpx.get(f"{served.url}/system-status", headers=headers, timeout=30).json()["ok"]))
+    with SyncPrefectClient(f"{served.prefect_url}/api") as prefect:
+        assert prefect.read_deployment_by_name("learn-from-feedback/feedback").status == "READY"
+
+
+def test_quick_start_of_the_readme_gives_the_answers_that_it_shows(served: Served) -> None:
+    section = (ROOT / "README.md").read_text().split("## Quick start")[1].split("\n## ")[0]
+    blocks = re.findall(r"```(sh|json)\n(.*?)```", section, re.DOTALL)
+    assert blocks.pop(0) == ("sh", "make serve\n")
+    commands = [block for language, block in blocks if language == "sh"]
+    shown = {number: json.loads(block) for number, (language, block) in enumerate(blocks) if language == "json"}
+    script = "echo '<end>'\n".join([*commands, ""]).replace("http://127.0.0.1:8000", served.url)
+    done = subprocess.run(
+        ["/bin/bash", "-e", "-c", script], cwd=served.folder, capture_output=True, text=True, timeout=180, check=True
+    )
+    assert shown
+    outputs = iter(done.stdout.split("<end>\n"))
+    for number, (language, _) in enumerate(blocks):
+        if language == "sh":
+            output = next(outputs)
+        else:
+            check_same_answer(json.loads(output), shown[number])
+
+
+def check_same_answer(answer: dict[str, Any], shown: dict[str, Any]) -> None:
+    """Check that only the document's id differs, and each confidence by at most 0.1: machines round differently."""
+    confidences = [[entity.pop("confidence") for entity in each["entities"]] for each in (answer, shown)]
+    assert confidences[0] == pytest.approx(confidences[1], abs=0.1)
+    assert {**answer, "document_id": "…"} == shown
