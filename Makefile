@@ -6,11 +6,13 @@ demo: .venv/installed
 serve: .venv/installed
 	.venv/bin/contract-feedback serve
 
+IN_GROUPS = --dist loadgroup --no-loadscope-reorder
+
 test: .venv/installed
-	.venv/bin/pytest -m "not slow" -n 2 --dist loadgroup
+	.venv/bin/pytest -m "not slow" -n 2 $(IN_GROUPS)
 
 test-all: .venv/installed
-	.venv/bin/pytest -n 3 --dist loadgroup
+	.venv/bin/pytest -n 3 $(IN_GROUPS)
 
 check: .venv/installed
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports
