@@ -20,7 +20,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
 
-from cli.installation import ANY_PORTS, LOOPBACK, Stack, answers, free_port, run_stack
+from cli.installation import ANY_PORTS, LOOPBACK, Stack, answers, reserve_port, run_stack
 from demo.client import ReviewedDocument, ReviewerClient
 from demo.contract_generator import generate_contract
 from feedback.automations import build_automations
@@ -169,7 +169,8 @@ def test_api_killed_between_commit_and_answer_has_the_feedback_and_the_same_requ
     broken: Installation,
 ) -> None:
     document, before = broken.upload(), broken.count_jobs()
-    port = free_port(LOOPBACK, 0)
+    reserved = reserve_port(LOOPBACK, 0)
+    port = reserved.getsockname()[1]
     script = str(Path(__file__).parent / "api/probes/dying_api.py")
     dying = subprocess.Popen([sys.executable, script, str(port)], cwd=broken.folder, env=broken.stack.environment)
     wait_until(answers(f"http://127.0.0.1:{port}/health"))
@@ -181,6 +182,7 @@ def test_api_killed_between_commit_and_answer_has_the_feedback_and_the_same_requ
     with pytest.raises(httpx.TransportError):
         httpx.post(f"http://127.0.0.1:{port}{path}", **request)
     assert dying.wait(10) == -signal.SIGKILL
+    reserved.close()
     job_id = broken.http.post(path, **request).raise_for_status().json()["job_id"]
     broken.accepted.append(job_id)
     assert broken.count_jobs() == before + 1
