@@ -1,0 +1,1 @@
+"""What docs/benchmarks.md quotes, one command for each question."""

@@ -1,0 +1,1 @@
+"""The command line, and a whole installation on one machine."""

@@ -1,0 +1,1 @@
+"""The demo: generated contracts, a reviewer's client, and the loop played with both."""

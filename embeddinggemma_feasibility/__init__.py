@@ -1,0 +1,1 @@
+"""The learning: annotations in, a tagger out; no HTTP, database, Prefect or MLflow."""

@@ -1,0 +1,1 @@
+"""The Prefect flow with its tasks and artifacts."""
