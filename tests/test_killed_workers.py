@@ -28,7 +28,7 @@ def silent_runs_crash_soon(breakable: BreakableInstallation) -> Iterator[None]:
 @pytest.mark.parametrize(
     "call",
     [
-        "feedback.claiming.claim_jobs",
+        "flows.feedback.claim_jobs",
         "flows.feedback.load_annotations",
         "flows.feedback.fine_tune",
         "mlflow.MlflowClient.log_artifacts",
@@ -36,7 +36,7 @@ def silent_runs_crash_soon(breakable: BreakableInstallation) -> Iterator[None]:
         "flows.feedback.evaluate",
         "mlflow.MlflowClient.create_model_version",
         "registry.models.ModelRegistry.promote",
-        "feedback.claiming.answer_jobs",
+        "flows.feedback.answer_jobs",
         "flows.feedback.promote",
     ],
 )
