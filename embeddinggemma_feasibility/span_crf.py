@@ -127,21 +127,17 @@ def _pass_messages(emissions: Array, transfer: Array) -> tuple[Array, Array, Arr
         forward messages before scaling.
         Shapes: (words, 3), (words, 3), (words, 3), (words,)
     """
-    words = len(emissions)
-    potentials = np.empty((words, TAGS))
-    for word in range(words):
-        for tag in range(TAGS):
-            potentials[word, tag] = max(np.exp(emissions[word, tag]), _LEAST_POTENTIAL)
-    forward, sums = _pass_forward(potentials, transfer)
+    potentials, forward, sums = _pass_forward(emissions, transfer)
     return potentials, forward, _pass_backward(potentials, transfer), sums
 
 
 @njit(cache=True)
-def _pass_forward(potentials: Array, transfer: Array) -> tuple[Array, Array]:
-    words = len(potentials)
-    forward, sums = np.empty((words, TAGS)), np.zeros(words)
+def _pass_forward(emissions: Array, transfer: Array) -> tuple[Array, Array, Array]:
+    words = len(emissions)
+    potentials, forward, sums = np.empty((words, TAGS)), np.empty((words, TAGS)), np.zeros(words)
     for word in range(words):
         for tag in range(TAGS):
+            potentials[word, tag] = max(np.exp(emissions[word, tag]), _LEAST_POTENTIAL)  # a loop of its own is slower
             incoming = 0.0
             for previous in range(TAGS):
                 incoming += (forward[word - 1, previous] if word else 1.0) * transfer[previous, tag]
@@ -149,7 +145,7 @@ def _pass_forward(potentials: Array, transfer: Array) -> tuple[Array, Array]:
             sums[word] += forward[word, tag]
         for tag in range(TAGS):
             forward[word, tag] /= sums[word]
-    return forward, sums
+    return potentials, forward, sums
 
 
 @njit(cache=True)
@@ -204,7 +200,10 @@ def _differentiate_chain(
 ) -> float:
     """Return one chain's loss; write its gradients to the last two arguments."""
     potentials, forward, backward, sums = _pass_messages(emissions, transfer)
+    first, last = transfer[:, tags[0]].sum(), transfer[tags[-1]].sum()
+    loss: float = np.log((forward[-1] * transfer.sum(1)).sum()) - np.log(first) - np.log(last)
     for word in range(len(tags)):
+        loss += np.log(sums[word]) - emissions[word, tags[word]]
         total = 0.0
         for tag in range(TAGS):
             by_emission[word, tag] = forward[word, tag] * backward[word, tag] / potentials[word, tag]
@@ -216,20 +215,12 @@ def _differentiate_chain(
     _add_expected(by_transition, unknown, transfer, backward[:1])
     _add_expected(by_transition, forward[:-1], transfer, backward[1:])
     _add_expected(by_transition, forward[-1:], transfer, unknown)
-    _subtract_observed(by_transition, transfer, tags)
-    return _calculate_loss(emissions, transfer, tags, forward, sums)
-
-
-@njit(cache=True)
-def _calculate_loss(emissions: Array, transfer: Array, tags: TagArray, forward: Array, sums: Array) -> float:
-    """Return the logarithm of the partition function less the score of the gold tags."""
-    loss: float = np.log((forward[-1] * transfer.sum(1)).sum())
-    loss -= np.log(transfer[:, tags[0]].sum())
-    loss -= np.log(transfer[tags[-1]].sum())
-    for word in range(len(tags)):
-        loss += np.log(sums[word]) - emissions[word, tags[word]]
     for word in range(1, len(tags)):
         loss -= np.log(transfer[tags[word - 1], tags[word]])
+        by_transition[tags[word - 1], tags[word]] -= 1.0
+    for tag in range(TAGS):
+        by_transition[tag, tags[0]] -= transfer[tag, tags[0]] / first
+        by_transition[tags[-1], tag] -= transfer[tags[-1], tag] / last
     return loss
 
 
@@ -251,17 +242,6 @@ def _add_expected(by_transition: Array, forward: Array, transfer: Array, backwar
             for following in range(TAGS):
                 weight = forward[step, tag] * transfer[tag, following] * backward[step, following]
                 by_transition[tag, following] += weight / total
-
-
-@njit(cache=True)
-def _subtract_observed(by_transition: Array, transfer: Array, tags: TagArray) -> None:
-    """Subtract the gold transitions; those from and to the unknown tags count by their probabilities."""
-    for word in range(1, len(tags)):
-        by_transition[tags[word - 1], tags[word]] -= 1.0
-    first, last = transfer[:, tags[0]].sum(), transfer[tags[-1]].sum()
-    for tag in range(TAGS):
-        by_transition[tag, tags[0]] -= transfer[tag, tags[0]] / first
-        by_transition[tags[-1], tag] -= transfer[tags[-1], tag] / last
 
 
 @njit(cache=True)
