@@ -60,12 +60,13 @@ class Supervisor:
             return self._processes.pop(name)
 
     def stop(self) -> None:
-        """Stop all processes, the last one started first."""
+        """Stop all processes, the last one of the first starts first: clients before their servers."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
-        for process in reversed(self._processes.values()):
-            _stop(process)
+        for name in reversed(self._commands):
+            if name in self._processes:
+                _stop(self._processes[name])
 
     def _watch(self) -> None:
         while not self._stopped.wait(_POLL_SECONDS):

@@ -5,6 +5,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+os.environ |= {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read when torch is imported; threads that spin slow other processes down
+
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -22,8 +25,6 @@ from registry.database import build_engine, migrate
 from registry.settings import Settings
 from tests.faults import BreakableInstallation
 from tests.postgresql import PostgreSQL, create_database, find_programs, run_postgresql
-
-os.environ |= {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
 
 SHARED_INSTALLATIONS = ("stack", "elsewhere")
 ELSEWHERE = "127.0.0.2"  # not LOOPBACK, yet no other machine reaches it

@@ -39,13 +39,19 @@ async def _poll_after_events(worker: ProcessWorker) -> None:
     names = [f"prefect.flow-run.{state}" for state in _STATES_TO_POLL_AFTER]
     while True:
         try:
-            async with get_events_subscriber(EventFilter(event=EventNameFilter(name=names))) as events:
+            of_runs = EventFilter(event=EventNameFilter(name=names))
+            async with get_events_subscriber(of_runs, reconnection_attempts=0) as events:
+                await _poll(worker)  # for the events that were lost while the server was away
                 async for _ in events:
-                    with contextlib.suppress(httpx.HTTPError):  # the worker's own polling reports it
-                        await worker.get_and_submit_flow_runs()
+                    await _poll(worker)
         except Exception as error:  # whatever it is, the worker must outlive an outage of the server
             _logger.warning("No events from the server: runs start only when the worker polls (%s)", error)
         await anyio.sleep(_RECONNECT_SECONDS)
+
+
+async def _poll(worker: ProcessWorker) -> None:
+    with contextlib.suppress(httpx.HTTPError):  # the worker's own polling reports it
+        await worker.get_and_submit_flow_runs()
 
 
 if __name__ == "__main__":
