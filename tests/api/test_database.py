@@ -1,4 +1,4 @@
-"""What the database cannot do is the answer to the request, not an error of the server."""
+"""What the database cannot store or answer is a documented error; a bug is a 500."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ def get_app(client: TestClient) -> FastAPI:
     return client.app
 
 
-def test_what_cannot_be_stored_is_refused(client: TestClient) -> None:
+def test_text_that_cannot_be_stored_is_refused(client: TestClient) -> None:
     address = f"/documents/{upload(client)}"
     nul = "\0"
     marked = mark("Bell")
@@ -39,14 +39,16 @@ def test_what_cannot_be_stored_is_refused(client: TestClient) -> None:
     assert client.get(f"{address}/annotations").json() == []
 
 
-def test_what_cannot_be_stored_is_not_found(client: TestClient) -> None:
+def test_identifier_that_cannot_be_stored_is_not_found(client: TestClient) -> None:
     assert client.get("/documents/%00").status_code in (404, 422)
     assert client.get("/jobs/%00").status_code in (404, 422)
     assert client.post("/training-runs", json={"document_ids": ["\0"]}).status_code in (404, 422)
     assert client.get("/documents", params={"offset": 10**30}).status_code == 422
 
 
-def test_database_that_does_not_answer_is_said(client: TestClient, database_url: str, tmp_path: Path) -> None:
+def test_request_while_the_database_is_down_is_answered_503(
+    client: TestClient, database_url: str, tmp_path: Path
+) -> None:
     away = make_url(database_url).set(database=str(tmp_path)).render_as_string(hide_password=False)
     state = get_app(client).state
     state.services = replace(state.services, engine=build_engine(Settings(database_url=SecretStr(away))))

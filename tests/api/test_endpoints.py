@@ -54,7 +54,7 @@ def test_list_is_paged_and_newest_first(http: httpx.Client) -> None:
     assert http.get("/documents", params={"limit": 1, "offset": 1}).json()["items"][0]["id"] == older
 
 
-def test_deleted_document_is_gone_with_its_annotations(http: httpx.Client) -> None:
+def test_deleted_document_and_its_annotations_are_not_found(http: httpx.Client) -> None:
     document_id = upload_text(http, "delete")
     annotation = http.post(f"/documents/{document_id}/annotations", json=marked("Bell plc")).json()
     assert http.delete(f"/documents/{document_id}").status_code == 204
@@ -62,7 +62,7 @@ def test_deleted_document_is_gone_with_its_annotations(http: httpx.Client) -> No
     assert http.put(f"/annotations/{annotation['id']}", json=marked("Bell plc")).status_code == 404
 
 
-def test_stale_revision_is_neither_changed_nor_deleted_and_the_history_tells_who_did_what(
+def test_stale_revision_is_neither_changed_nor_deleted_and_the_history_lists_each_change(
     http: httpx.Client, stack: Stack
 ) -> None:
     document_id = upload_text(http, "revisions")
@@ -190,7 +190,7 @@ def test_location_of_a_pdf_annotation_becomes_offsets(http: httpx.Client) -> Non
     assert "no text at the location" in refused.json()["detail"]
 
 
-def test_nul_character_is_refused_wherever_it_would_be_stored_or_looked_up(http: httpx.Client) -> None:
+def test_nul_character_is_refused_in_every_stored_or_searched_field(http: httpx.Client) -> None:
     document_id = upload_text(http, "nul")
     answers = [
         http.get("/jobs/%00"),
@@ -253,7 +253,7 @@ def test_label_studio_export_beyond_what_an_annotation_holds_is_refused(
     assert f"{field}: " in answer.json()["detail"]
 
 
-def test_key_opens_only_what_its_scopes_say(stack: Stack, http: httpx.Client) -> None:
+def test_key_permits_only_its_scopes(stack: Stack, http: httpx.Client) -> None:
     settings = Settings(database_url=stack.environment["CONTRACT_FEEDBACK_DATABASE_URL"])
     with open_session(settings) as session:
         key = add_key(session, "annotator", [Scope.READ, Scope.ANNOTATE])

@@ -8,7 +8,9 @@ from tests.api.conftest import Start
 from tests.api.test_limits import mark, upload
 
 
-def test_cancelled_feedback_says_so_and_is_a_new_job_when_sent_again(start: Start, session: Session) -> None:
+def test_cancelled_feedback_is_answered_as_cancelled_and_becomes_a_new_job_when_sent_again(
+    start: Start, session: Session
+) -> None:
     client = start()
     address, body = f"/documents/{upload(client)}/feedback", {"annotations": [mark("Bell")]}
     job_id = client.post(address, json=body).json()["job_id"]

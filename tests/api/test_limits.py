@@ -1,4 +1,4 @@
-"""Limits, each a setting."""
+"""Limits on requests, annotations and waiting jobs, each a setting."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +18,7 @@ def mark(value: str) -> dict[str, object]:
     return {"type": "party", "value": value, "start": start, "end": start + len(value)}
 
 
-def test_key_has_so_many_requests_a_minute(start: Start) -> None:
+def test_request_above_the_rate_limit_is_refused(start: Start) -> None:
     client = start(requests_per_minute=3)
     answers = [client.get("/documents") for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
@@ -26,7 +26,7 @@ def test_key_has_so_many_requests_a_minute(start: Start) -> None:
     assert answers[-1].headers["Retry-After"] == "60"
 
 
-def test_document_has_so_many_annotations(start: Start) -> None:
+def test_annotation_above_the_limit_is_refused(start: Start) -> None:
     client = start(max_annotations=1)
     document = upload(client)
     both = {"annotations": [mark("Acme Ltd"), mark("Bell")]}
@@ -41,7 +41,7 @@ def test_document_has_so_many_annotations(start: Start) -> None:
     assert client.post(f"/documents/{document}/annotations/ingest", json=export).status_code == 422
 
 
-def test_so_many_jobs_wait_and_no_more(start: Start) -> None:
+def test_feedback_above_the_limit_of_waiting_jobs_is_refused(start: Start) -> None:
     client = start(max_waiting_jobs=1)
     first, second = upload(client), upload(client, f"{TEXT} Twice.")
     assert client.post(f"/documents/{first}/feedback", json={"annotations": [mark("Bell")]}).status_code == 202

@@ -19,7 +19,7 @@ from registry.outcome import Decision, Outcome
 from tests.feedback.jobs import add_feedback, outcome
 
 
-def test_run_claims_all_that_waits_and_the_next_run_nothing(session: Session) -> None:
+def test_run_claims_all_waiting_jobs_and_the_next_run_none(session: Session) -> None:
     first, second = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
     assert {job.id for job in claim_jobs(session, "run-1", first.id)} == {first.id, second.id}
     answer_jobs(session, [first.id, second.id], outcome())
@@ -48,13 +48,13 @@ def test_run_again_claims_the_same_jobs_until_they_are_finished(session: Session
         assert [claimed.id for claimed in claim_jobs(session, "run-1", job.id)] == [job.id]
 
 
-def test_own_run_takes_its_job_over_from_a_run_that_failed(session: Session) -> None:
+def test_run_claims_its_own_job_from_a_failed_run(session: Session) -> None:
     first, second = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
     claim_jobs(session, "run-1", first.id)
     assert [job.id for job in claim_jobs(session, "run-2", second.id)] == [second.id]
 
 
-def test_job_that_its_run_left_without_an_answer_waits_again_with_the_reason(session: Session) -> None:
+def test_job_of_a_failed_run_waits_again_with_the_reason(session: Session) -> None:
     job, other = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
     job.launched_run_id = "run-1"
     session.add(job)
@@ -68,7 +68,7 @@ def test_job_that_its_run_left_without_an_answer_waits_again_with_the_reason(ses
     assert [found.id for found in waiting if found] == [job.id, other.id]
 
 
-def test_job_that_failed_twice_is_taken_along_by_no_run_of_others(session: Session) -> None:
+def test_job_that_failed_twice_is_not_claimed_by_runs_of_other_jobs(session: Session) -> None:
     poison, other = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
     for number in range(2):
         claim_jobs(session, f"run-{number}", poison.id)

@@ -10,7 +10,7 @@ from tests.feedback.jobs import add_feedback, outcome
 from tests.registry.test_annotations import marked
 
 
-def test_replay_brings_what_no_champion_learned_first(session: Session) -> None:
+def test_replay_starts_with_what_no_champion_has_learned(session: Session) -> None:
     learned = [add_feedback(session, name) for name in "abcd"]
     answer_jobs(session, [job.id for job, _ in learned], outcome())
     refused, document_id = add_feedback(session, "e")
@@ -21,7 +21,7 @@ def test_replay_brings_what_no_champion_learned_first(session: Session) -> None:
     assert learned[0][1] not in chosen
 
 
-def test_champion_has_learned_what_was_refused_before_it(session: Session) -> None:
+def test_documents_refused_before_a_promotion_count_as_learned(session: Session) -> None:
     documents = {}
     for name in "abcdefgh":
         job, documents[name] = add_feedback(session, name)

@@ -26,7 +26,9 @@ def test_wrong_annotation_stores_neither_annotations_nor_job(session: Session, p
         trigger_model_feedback(session, prefect_away, document)
 
 
-def test_same_annotations_again_are_the_same_job_and_others_another(session: Session, prefect_away: Launcher) -> None:
+def test_identical_annotations_return_the_same_job_and_different_ones_a_new_job(
+    session: Session, prefect_away: Launcher
+) -> None:
     document = add_document(session)
     both = [marked("Bell"), marked("Acme Ltd")]
     first = trigger_model_feedback(session, prefect_away, document, both).id
@@ -37,7 +39,9 @@ def test_same_annotations_again_are_the_same_job_and_others_another(session: Ses
     assert trigger_model_feedback(session, prefect_away, document, both).id not in (first, other)
 
 
-def test_same_annotations_sent_at_once_are_one_job(engine: Engine, session: Session, prefect_away: Launcher) -> None:
+def test_identical_annotations_sent_at_the_same_time_are_one_job(
+    engine: Engine, session: Session, prefect_away: Launcher
+) -> None:
     document_id = add_document(session).id
     session.commit()
 
@@ -50,7 +54,7 @@ def test_same_annotations_sent_at_once_are_one_job(engine: Engine, session: Sess
         assert len(set(pool.map(feed_back, range(8)))) == 1
 
 
-def test_annotations_whose_training_failed_are_tried_again(session: Session, prefect_away: Launcher) -> None:
+def test_feedback_whose_job_failed_becomes_a_new_job(session: Session, prefect_away: Launcher) -> None:
     document = add_document(session)
     first = trigger_model_feedback(session, prefect_away, document, [marked("Bell")]).id
     failed = Outcome(decision=Decision.FAILED, reason="because", flow_run_id="run")
@@ -73,7 +77,7 @@ def test_idempotency_key_again_changes_nothing_and_with_other_feedback_conflicts
         trigger_model_feedback(session, prefect_away, add_document(session, "b"), [marked("Bell")], idempotency_key="k")
 
 
-def test_empty_list_is_feedback_that_nothing_is_to_be_marked(session: Session, prefect_away: Launcher) -> None:
+def test_empty_list_is_feedback_that_a_document_has_no_entities(session: Session, prefect_away: Launcher) -> None:
     assert trigger_model_feedback(session, prefect_away, add_document(session), []).id
 
 

@@ -60,7 +60,7 @@ def test_update_onto_another_annotation_conflicts(session: Session) -> None:
         update_annotation(session, document, other, marked("Bell"))
 
 
-def test_replacing_keeps_the_id_of_what_stays_and_drops_the_rest(session: Session) -> None:
+def test_replacing_keeps_the_id_of_unchanged_spans_and_deletes_the_rest(session: Session) -> None:
     document = add_document(session)
     stays = add_annotation(session, document, marked("Bell")).id
     add_annotation(session, document, marked("Acme Ltd"))

@@ -15,7 +15,7 @@ def actions(session: Session) -> list[tuple[str, str, str]]:
     return [(entry.principal, entry.action, entry.entity) for entry in list_entries(session, 0, 50)[0][::-1]]
 
 
-def test_every_write_is_recorded_with_who_and_what_was_before(session: Session) -> None:
+def test_every_write_is_recorded_with_its_principal_and_the_old_values(session: Session) -> None:
     document = add_document(session)
     set_principal(session, "ana")
     annotation = add_annotation(session, document, marked("Bell", notes="first"))
@@ -40,7 +40,7 @@ def test_every_write_is_recorded_with_who_and_what_was_before(session: Session) 
     assert {entry.entity_id for entry in entries} == {annotation.id}
 
 
-def test_what_stays_as_it_is_is_no_change(session: Session) -> None:
+def test_annotation_that_stays_the_same_is_not_a_change(session: Session) -> None:
     document = add_document(session)
     add_annotation(session, document, marked("Bell"))
     session.commit()
@@ -69,7 +69,7 @@ def test_neither_texts_nor_hashes_of_keys_are_recorded(session: Session) -> None
     assert "secret_hash" not in before
 
 
-def test_deleted_documents_contents_are_forgotten_and_who_did_what_is_not(session: Session) -> None:
+def test_old_values_of_a_deleted_document_are_deleted_and_the_entries_remain(session: Session) -> None:
     document = add_document(session)
     set_principal(session, "ana")
     add_annotation(session, document, marked("Bell"))

@@ -7,7 +7,7 @@ from registry.errors import NotFoundError
 from registry.keys import Scope, add_key, find_key, has_keys, list_keys, revoke_key
 
 
-def test_key_finds_its_holder_and_what_is_stored_does_not_give_it_away(session: Session) -> None:
+def test_key_is_found_and_its_secret_is_not_stored(session: Session) -> None:
     key = add_key(session, "ana", [Scope.READ])
     found = find_key(session, key)
     assert found
@@ -16,7 +16,7 @@ def test_key_finds_its_holder_and_what_is_stored_does_not_give_it_away(session: 
     assert key.split("_", 2)[2] not in str(found.model_dump())
 
 
-def test_another_key_finds_nobody(session: Session) -> None:
+def test_wrong_key_finds_nothing(session: Session) -> None:
     key = add_key(session, "ana", [Scope.READ])
     for other in (key[:-1], f"{key}x", key.upper(), "cf_", "", key.rsplit("_", 1)[0]):
         assert find_key(session, other) is None
@@ -37,7 +37,7 @@ def test_use_is_noted_to_the_minute(session: Session) -> None:
     assert found.last_used_at >= first
 
 
-def test_revoked_key_finds_nobody_and_stays_in_the_list(session: Session) -> None:
+def test_revoked_key_is_not_found_and_stays_in_the_list(session: Session) -> None:
     key = add_key(session, "ana", [Scope.READ])
     assert has_keys(session)
     found = find_key(session, key)

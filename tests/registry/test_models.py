@@ -149,7 +149,7 @@ def test_unknown_version_is_not_found(registry: ModelRegistry) -> None:
         registry.promote("7")
 
 
-def test_mlflow_away_is_said(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_that_does_not_answer_is_an_outage(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     away = ModelRegistry(settings.model_copy(update={"mlflow_tracking_uri": "http://127.0.0.1:9"}))
     with pytest.raises(UnavailableError):
