@@ -23,7 +23,7 @@ from sqlmodel import Session
 from cli.environment import PACKAGED, read_installation_variables
 from cli.installation import DEFAULT_PORTS, LOOPBACK, Ports, Stack, run_stack
 from registry.audit import set_principal
-from registry.database import migrate_database, open_session
+from registry.database import migrate_database, open_session, translate_database_errors
 from registry.errors import ContractFeedbackError
 from registry.keys import Scope, add_key, has_keys, list_keys, revoke_key
 from registry.settings import get_settings
@@ -175,13 +175,14 @@ def _wait_for_interrupt() -> None:
 def _open_database() -> Iterator[Session]:
     """Open the settings' database, migrated first; report refused changes as usage errors."""
     settings = get_settings()
-    migrate_database(settings)
-    with open_session(settings) as session:
-        set_principal(session, "command line")
-        try:
+    try:
+        with translate_database_errors():
+            migrate_database(settings)
+        with open_session(settings) as session:
+            set_principal(session, "command line")
             yield session
-        except ContractFeedbackError as error:
-            raise UsageError(str(error)) from error
+    except ContractFeedbackError as error:
+        raise UsageError(str(error)) from error
 
 
 def _is_loopback(host: str) -> bool:

@@ -89,8 +89,11 @@ def _start(stack: Stack, warm_socket: Path) -> None:
     processes.start("runs", "flows.warm.parent")
     processes.wait("prefect", answers(f"{stack.prefect_url}/api/health"), _START_SECONDS)
     server = {"api.url": environment["PREFECT_API_URL"], "api.auth_string": environment.get("PREFECT_API_AUTH_STRING")}
-    with temporary_settings(server):
-        deploy()
+    try:
+        with temporary_settings(server):
+            deploy()
+    except httpx.HTTPError as error:
+        raise RuntimeError(f"Prefect at {stack.prefect_url} refuses the deployment: {error}") from error
     processes.start("worker", "flows.warm.worker")
     processes.start("api", "cli.command_line", "api", *_listen_on(stack.api_url))
     processes.wait("mlflow", answers(f"{stack.mlflow_url}/health"), _START_SECONDS)

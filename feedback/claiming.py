@@ -5,25 +5,25 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import ColumnElement
 from sqlmodel import Session, and_, col, or_, select, update
 
-from registry.jobs import add_job, get_job
+from registry.documents import check_documents_exist
+from registry.jobs import UNANSWERED, add_job, get_job
 from registry.outcome import Decision, Outcome
 from registry.tables import Job, JobType
 
 MAX_FAILURES = 20  # with the pauses of `TimeLimits`, about 70 minutes
 _SUSPECT_FAILURES = 2
-_MAX_SUSPECTS = 256  # claimed together at the first failure; halved at each further one
-_UNANSWERED = col(Job.outcome).is_(None)
+_MAX_SUSPECTS = 64  # claimed together after the second failure; halved at each further one
 
 
 def find_unlaunched_job(session: Session, excluded: Collection[str] = ()) -> Job | None:
     """Return the oldest unanswered job that no run was launched for or has claimed."""
-    query = select(Job).where(_UNANSWERED, Job.run_id.is_(None), col(Job.id).not_in(excluded))
+    query = select(Job).where(UNANSWERED, Job.run_id.is_(None), col(Job.id).not_in(excluded))
     return session.exec(query.order_by(col(Job.number)).limit(1)).first()
 
 
 def list_unanswered_runs(session: Session) -> list[str]:
     """Return the ids of the runs that are to answer jobs but have not."""
-    query = select(Job.run_id).where(_UNANSWERED, Job.run_id.is_not(None)).distinct()
+    query = select(Job.run_id).where(UNANSWERED, Job.run_id.is_not(None)).distinct()
     return [str(run_id) for run_id in session.exec(query)]
 
 
@@ -38,12 +38,12 @@ def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[J
     for a server are learned in a few runs.
     """
     failures = session.exec(select(Job.failures).where(Job.id == job_id)).first() or 0
-    waits = and_(_UNANSWERED, col(Job.claiming_run_id).is_(None))
+    waits = and_(UNANSWERED, col(Job.claiming_run_id).is_(None))
     along = and_(waits, Job.failures < _SUSPECT_FAILURES)
     if failures >= _SUSPECT_FAILURES:
         others = select(Job.id).where(waits, Job.failures == failures, Job.id != job_id).order_by(col(Job.number))
-        along = col(Job.id).in_(others.limit(max(_MAX_SUSPECTS >> failures, 1) - 1))
-    own = and_(_UNANSWERED, or_(col(Job.claiming_run_id) == flow_run_id, col(Job.id) == job_id))
+        along = col(Job.id).in_(others.limit(max(_MAX_SUSPECTS >> (failures - _SUSPECT_FAILURES), 1) - 1))
+    own = and_(UNANSWERED, or_(col(Job.claiming_run_id) == flow_run_id, col(Job.id) == job_id))
     decision = col(Job.outcome)["decision"].as_string()
     failed_here = and_(col(Job.claiming_run_id) == flow_run_id, decision.in_([Decision.FAILED, Decision.CANCELLED]))
     claimed = session.exec(
@@ -79,8 +79,8 @@ def release_jobs(session: Session, run_id: str, reason: str) -> dict[str, int]:
     for job in released.scalars().all():
         failures[job.id] = job.failures
         if job.failures >= MAX_FAILURES:
-            told = f"{job.failures} runs failed, the last because: {reason}. The annotations are kept."
-            job.outcome = Outcome(decision=Decision.FAILED, reason=told, flow_run_id=run_id)
+            answer = f"{job.failures} runs failed, the last because: {reason}. The annotations are kept."
+            job.outcome = Outcome(decision=Decision.FAILED, reason=answer, flow_run_id=run_id)
             session.add(job)
     session.flush()
     return failures
@@ -100,9 +100,13 @@ def is_rerun_by_hand(session: Session, job_id: str, flow_run_id: str) -> bool:
 
 
 def add_manual_job(session: Session, document_ids: Sequence[str], triggered_by: str, flow_run_id: str) -> str:
-    """Add a job for a run that a person started in Prefect, unless it has one; return the job's id."""
+    """Add a job for a run that a person started in Prefect, unless it has one; return the job's id.
+
+    Raises NotFoundError for an unknown document.
+    """
     job = session.exec(select(Job).where(Job.launched_run_id == flow_run_id)).first()
     if job is None:
+        check_documents_exist(session, document_ids)
         job = add_job(session, JobType.TRAINING_RUN, document_ids, triggered_by)
         job.launched_run_id = flow_run_id
         session.add(job)
@@ -111,4 +115,4 @@ def add_manual_job(session: Session, document_ids: Sequence[str], triggered_by: 
 
 def _unanswered_by(run_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """Select the unanswered jobs of a run."""
-    return _UNANSWERED, Job.run_id == run_id
+    return UNANSWERED, Job.run_id == run_id

@@ -12,6 +12,7 @@ from feedback.claiming import cancel_jobs, find_unlaunched_job, list_unanswered_
 from feedback.job_state import JobStatus, RunState
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits
+from registry.database import translate_database_errors
 from registry.errors import UnavailableError
 from registry.jobs import list_job_documents
 
@@ -53,7 +54,7 @@ class Launcher:
 
         Raises UnavailableError if Prefect or the database does not answer; the jobs then remain as they are.
         """
-        with Session(self._engine) as session:
+        with translate_database_errors(), Session(self._engine) as session:
             run_ids = list_unanswered_runs(session)
             states = self._prefect.read_states(run_ids) if run_ids else {}
             for run_id in run_ids:
@@ -71,7 +72,7 @@ class Launcher:
         if state.status == JobStatus.FAILED:
             reason = state.message or "Prefect gives no reason"
             for job_id, failures in release_jobs(session, run_id, reason).items():
-                _logger.warning("Run %s of job %s failed: %s. Another will be launched", run_id, job_id, reason)
+                _logger.warning("Run %s, failure %d of job %s: %s", run_id, failures, job_id, reason)
                 self._paused_until[job_id] = self._clock() + self._limits.pause_before_launch(failures)
             session.commit()
         elif state.status == JobStatus.CANCELLED:

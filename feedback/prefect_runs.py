@@ -60,7 +60,7 @@ class PrefectRuns:
 
     @_needs_prefect
     def start(self, job: Job, document_ids: Sequence[str]) -> str:
-        """Start the deployment for a job and return the run's id; until a run of the job fails, always the same id."""
+        """Start the deployment for a job and return the run's id, the same until the job's number of failures grows."""
         documents = f"{len(document_ids)} document{'s' * (len(document_ids) != 1)}"
         name = f"{job.type.replace('_', ' ')} on {documents} by {job.triggered_by}"
         request = {"job_id": job.id, "document_ids": list(document_ids), "triggered_by": job.triggered_by}

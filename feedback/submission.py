@@ -56,8 +56,9 @@ def create_training_run(
     """
     if document_ids is None:
         document_ids = list_annotated_documents(session)
-    document_ids = list(dict.fromkeys(document_ids))
-    check_documents_exist(session, document_ids)
+    else:
+        document_ids = list(dict.fromkeys(document_ids))
+        check_documents_exist(session, document_ids)
     if not document_ids:
         raise InvalidInputError("There is no annotated document to train on")
     job = add_job(session, JobType.TRAINING_RUN, document_ids, triggered_by)

@@ -1,6 +1,8 @@
 """How long a run may be silent, and how long a job waits before it is launched again."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -13,14 +15,24 @@ class TimeLimits(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CONTRACT_FEEDBACK_", frozen=True)
 
     heartbeat_seconds: int = Field(30, ge=30, description="Interval of a run's heartbeats; Prefect allows 30 or more")
-    silence_seconds: int = Field(45, description="A running run without a heartbeat for this long is crashed")
-    start_seconds: int = Field(90, description="A run that a worker has taken must begin within this time")
+    silence_seconds: int = Field(45, gt=0, description="A running run without a heartbeat for this long is crashed")
+    start_seconds: int = Field(90, gt=0, description="A run that a worker has taken must begin within this time")
     missed_event_seconds: float = Field(
-        300, description="The launcher crashes a run without any event for this long: Prefect has lost its automation's"
+        300,
+        gt=0,
+        description="A run without any event for this long is crashed by the launcher itself",
     )
-    launch_seconds: float = Field(5, description="The launcher looks for waiting jobs this often, or when it is woken")
-    first_pause_seconds: float = Field(2, description="Pause before a job is launched again; doubles each time")
-    longest_pause_seconds: float = Field(300, description="The pause between two launches of a job never exceeds this")
+    launch_seconds: float = Field(5, gt=0, description="Interval of the launcher, which is also woken")
+    first_pause_seconds: float = Field(2, gt=0, description="Pause before a job is launched again; doubles each time")
+    longest_pause_seconds: float = Field(300, gt=0, description="Longest pause between two launches of a job")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if not self.heartbeat_seconds < self.silence_seconds < self.missed_event_seconds:
+            raise ValueError(
+                "Choose heartbeat_seconds < silence_seconds < missed_event_seconds: otherwise living runs are crashed"
+            )
+        return self
 
     def pause_before_launch(self, failures: int) -> float:
         """Return the pause after a job's n-th failure, in seconds."""

@@ -22,7 +22,7 @@ from flows.artifacts import Progress, publish_report
 from registry.cache import build_representation_cache
 from registry.corrections import add_corrections
 from registry.database import open_session
-from registry.errors import UnavailableError
+from registry.errors import ConflictError, UnavailableError
 from registry.models import ModelRegistry
 from registry.outcome import Decision, Outcome
 from registry.settings import get_settings
@@ -57,7 +57,7 @@ class Evaluated:
 def _is_outage(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     """Tell whether a task may succeed when it is retried; a bug would only fail again."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, UnavailableError | OSError)
+    return isinstance(error, UnavailableError | ConflictError | OSError)
 
 
 _task_with_neighbours = task(
@@ -200,6 +200,7 @@ def _extract_all(
     model: Model | None, documents: Sequence[AnnotationData], on_share: Callable[[float], None]
 ) -> Contestant | None:
     if model is None:
+        on_share(1)
         return None
     predictions, cache = {}, build_representation_cache(get_settings())
     for number, data in enumerate(documents, 1):

@@ -76,12 +76,19 @@ class TamperedModelError(UnavailableError):
     """The files of a model are not those whose hash was registered."""
 
 
+def is_outage_status(status: int) -> bool:
+    """Tell whether an HTTP status means that a server does not work, or refuses our password, at the moment."""
+    return status >= 500 or status in {401, 403, 429}
+
+
 @contextmanager
 def translate_http_errors(service: str) -> Iterator[None]:
-    """Raise UnavailableError where an HTTP request to a service fails."""
+    """Raise UnavailableError if a service does not answer or fails; a request that it rejects is a bug."""
     try:
         yield
     except httpx.HTTPError as error:
+        if isinstance(error, httpx.HTTPStatusError) and not is_outage_status(error.response.status_code):
+            raise
         raise UnavailableError(
             f"{service} does not answer; try again when GET /system-status shows it alive"
         ) from error

@@ -7,6 +7,8 @@ from sqlmodel import Session, col, func, select
 from registry.errors import NotFoundError
 from registry.tables import Document, Job, JobDocument, JobType
 
+UNANSWERED = col(Job.outcome).is_(None)
+
 
 def add_job(
     session: Session, job_type: JobType, document_ids: Sequence[str], triggered_by: str, note: str | None = None
@@ -58,4 +60,4 @@ def list_job_documents(session: Session, job_ids: Sequence[str], held_out: bool 
 
 def count_waiting_jobs(session: Session) -> int:
     """Return the number of jobs without an answer."""
-    return session.exec(select(func.count()).select_from(Job).where(col(Job.outcome).is_(None))).one()
+    return session.exec(select(func.count()).select_from(Job).where(UNANSWERED)).one()

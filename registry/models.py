@@ -19,11 +19,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
-    INTERNAL_ERROR,
     INVALID_PARAMETER_VALUE,
-    REQUEST_LIMIT_EXCEEDED,
     RESOURCE_DOES_NOT_EXIST,
-    TEMPORARILY_UNAVAILABLE,
     ErrorCode,
 )
 from pydantic import AliasChoices, BaseModel, Field
@@ -32,7 +29,7 @@ from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.tagger import Tagger
 from registry.cache import build_model_cache, copy_model, hash_files
-from registry.errors import NotFoundError, TamperedModelError, UnavailableError
+from registry.errors import NotFoundError, TamperedModelError, UnavailableError, is_outage_status
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
 from registry.tracking import log_chart, log_comparison, log_fine_tuning
@@ -40,12 +37,11 @@ from registry.tracking import log_chart, log_comparison, log_fine_tuning
 CHAMPION, CHALLENGER = "champion", "challenger"
 _SHA256 = "model_sha256"
 _MISSING = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
-_OUTAGE = {ErrorCode.Name(code) for code in (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, REQUEST_LIMIT_EXCEEDED)}
 
 
 @contextmanager
 def _needs_mlflow() -> Iterator[None]:
-    """Raise UnavailableError if MLflow does not answer or fails; any other error is a bug and remains as it is."""
+    """Raise UnavailableError if MLflow does not answer, fails or refuses our password; any other error is a bug."""
     try:
         yield
     except (MlflowException, requests.RequestException) as error:  # artifacts raise the latter
@@ -56,8 +52,8 @@ def _needs_mlflow() -> Iterator[None]:
 
 def _is_outage(error: MlflowException | requests.RequestException) -> bool:
     if isinstance(error, MlflowException):
-        return error.error_code in _OUTAGE
-    return error.response is None or error.response.status_code >= 500
+        return is_outage_status(int(error.get_http_status_code()))  # type: ignore[no-untyped-call]
+    return error.response is None or is_outage_status(error.response.status_code)
 
 
 class ModelVersion(BaseModel):

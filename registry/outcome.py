@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from pydantic import BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field
 
 from embeddinggemma_feasibility.evaluation import Evaluation
 
@@ -28,7 +28,9 @@ class ModelScores(BaseModel):
     version: str | None = Field(None, description="Registered version; null until it is registered")
     score: float = Field(description="The number by which models are compared, from 0 to 1: decision 0003")
     corrections_reproduced: float | None = Field(
-        None, description="Share of all corrections so far that the model reproduces; null once five are held out"
+        None,
+        validation_alias=AliasChoices("corrections_reproduced", "corrections_kept"),  # the name in earlier versions
+        description="Share of all corrections so far that the model reproduces; null once five are held out",
     )
     held_out: Evaluation = Field(description="Scores on the held-out documents, from which no model learns")
 

@@ -208,7 +208,7 @@ class AuditAction(StrEnum):
 
 
 class AuditEntry(SQLModel, table=True):
-    """One change by one principal; entries are never changed."""
+    """One change by one principal; entries are only added, but lose their old values if the document is deleted."""
 
     id: int | None = Field(default=None, primary_key=True, description="Entries are ordered by it")
     at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)

@@ -104,6 +104,13 @@ class BreakableInstallation:
             self.registry.load_tagger(version)
             self._loaded.add(version)
 
+    def check_nothing_is_lost(self) -> None:
+        """Check that every accepted feedback has an outcome, and that every version still loads."""
+        assert self.accepted
+        assert [job for job in self.accepted if self.reviewer.read_job(job)["outcome"] is None] == []
+        for version in self._loaded:
+            self.registry.load_tagger(version)
+
     def find_champion(self) -> str:
         versions = self.http.get("/models").json()
         return str(next(version["version"] for version in versions if version["is_champion"]))

@@ -1,5 +1,6 @@
 """Health of the service and of the parts it depends on."""
 
+import logging
 from collections.abc import Callable
 
 from fastapi import APIRouter
@@ -12,6 +13,7 @@ from api.schemas import ComponentStatus, Health, SystemStatus
 from registry.database import translate_database_errors
 from registry.errors import UnavailableError
 
+_logger = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
 
 
@@ -40,6 +42,9 @@ def _check(check: Callable[[], object]) -> ComponentStatus:
         detail = check()
     except UnavailableError as error:
         return ComponentStatus(ok=False, detail=str(error))
+    except Exception as error:  # whatever is wrong with one part, the others are reported
+        _logger.exception("Checking a part of the installation failed")
+        return ComponentStatus(ok=False, detail=f"{type(error).__name__}: the log of the API has the trace")
     return ComponentStatus(ok=True, detail=str(detail or "alive"))
 
 

@@ -62,3 +62,11 @@ def test_bug_is_answered_500_and_not_as_an_outage(client: TestClient) -> None:
     answer = TestClient(client.app, raise_server_exceptions=False).get("/documents", headers=client.headers)
     assert answer.status_code == 500
     assert "the log of the API has the trace" in answer.json()["detail"]
+
+
+def test_status_reports_a_broken_part_and_all_others(client: TestClient) -> None:
+    state = get_app(client).state
+    state.services = replace(state.services, models=None)
+    status = client.get("/system-status").json()
+    assert status["mlflow"] == {"ok": False, "detail": "AttributeError: the log of the API has the trace"}
+    assert status["database"]["ok"]

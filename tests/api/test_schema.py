@@ -51,7 +51,7 @@ def prefer_fitting(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_schema(max_examples: int, modes: str, coverage: bool) -> BaseSchema:
-    """Return the schema of requests that name what exists, and mark what stands there, half of the time."""
+    """Return the schema of requests that name what exists, and mark the text there, half of the time."""
     document = create_app(Settings()).openapi()
     for path in document["paths"].values():
         for operation in path.values():

@@ -26,6 +26,8 @@ from registry.settings import Settings
 from registry.tables import Job, JobType
 from tests.registry.test_annotations import add_document, marked
 
+LIMITS = TimeLimits(first_pause_seconds=70, missed_event_seconds=1000)
+
 
 @dataclass
 class Clock:
@@ -61,12 +63,12 @@ def prefect(server: SyncPrefectClient, settings: Settings, clock: Clock) -> Pref
     flow_id = server.create_flow_from_name("learn-from-feedback")
     server.create_deployment(flow_id, "unattended")
     unattended = settings.model_copy(update={"deployment": "learn-from-feedback/unattended"})
-    return PrefectRuns(server, unattended, TimeLimits(), clock.utc)
+    return PrefectRuns(server, unattended, LIMITS, clock.utc)
 
 
 @pytest.fixture
 def launcher(engine: Engine, prefect: PrefectRuns, clock: Clock) -> Launcher:
-    return Launcher(engine, prefect, TimeLimits(), clock.monotonic)
+    return Launcher(engine, prefect, LIMITS, clock.monotonic)
 
 
 @pytest.fixture
@@ -158,12 +160,12 @@ def test_job_whose_run_ended_without_an_answer_is_launched_again(
     else:
         server.delete_flow_run(first)
     check_released(session, launcher, job)
-    clock.advance(1.9)
+    clock.advance(69)
     launcher.launch_waiting()
     session.refresh(job)
     assert job.launched_run_id is None
     session.commit()
-    clock.advance(0.2)
+    clock.advance(2)
     launcher.launch_waiting()
     session.refresh(job)
     assert job.launched_run_id not in (None, str(first))
@@ -182,7 +184,7 @@ def test_run_without_events_for_too_long_is_crashed_and_its_job_launched_again(
     server.set_flow_run_state(run_id, state(), force=True)
     launcher.launch_waiting()
     assert server.read_flow_run(run_id).state_name == state().name
-    clock.advance(TimeLimits().missed_event_seconds + 1)
+    clock.advance(LIMITS.missed_event_seconds + 1)
     launcher.launch_waiting()
     assert server.read_flow_run(run_id).state_name == "Crashed"
     check_released(session, launcher, job)
@@ -193,7 +195,7 @@ def test_run_without_events_while_being_cancelled_is_cancelled(
 ) -> None:
     run_id = launched_run(job)
     server.set_flow_run_state(run_id, Cancelling(), force=True)
-    clock.advance(TimeLimits().missed_event_seconds + 1)
+    clock.advance(LIMITS.missed_event_seconds + 1)
     launcher.launch_waiting()
     assert server.read_flow_run(run_id).state_name == "Cancelled"
 
@@ -203,7 +205,7 @@ def test_long_run_with_recent_events_is_left_alone(launcher: Launcher, server: S
     of_run = EventFilter(resource=EventResourceFilter(id=[f"prefect.flow-run.{run_id}"]))
     while not server.read_events(of_run, limit=1).events:
         sleep(0.2)
-    server.set_flow_run_state(run_id, Running(timestamp=datetime.now(UTC) - timedelta(minutes=6)), force=True)
+    server.set_flow_run_state(run_id, Running(timestamp=datetime.now(UTC) - timedelta(minutes=20)), force=True)
     launcher.launch_waiting()
     assert server.read_flow_run(run_id).state_name == "Running"
 

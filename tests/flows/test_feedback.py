@@ -9,10 +9,13 @@ from sqlmodel import Session
 
 from cli.installation import Stack
 from demo.contract_generator import generate_contract
+from feedback.training_set import TrainingSet, load_training_set
 from flows import feedback
 from flows.artifacts import Progress
 from flows.feedback import LearningRequest, learn_from_feedback
 from registry.annotations import replace_annotations
+from registry.corrections import list_corrections
+from registry.errors import ConflictError
 from registry.jobs import add_job, get_job
 from registry.outcome import Decision
 from registry.settings import Settings, get_settings
@@ -70,6 +73,7 @@ def test_run_interrupted_after_training_registers_what_it_trained(
     assert outcome
     assert outcome.challenger
     assert (outcome.mlflow_run_id, outcome.challenger.version) == (trained.mlflow_run_id, "1")
+    assert list_corrections(session, outcome.training_documents)
     assert len(MlflowClient(settings.mlflow_tracking_uri).search_runs(["1"])) == 1
 
 
@@ -115,3 +119,18 @@ def test_bug_in_a_task_is_not_retried_like_an_outage(session: Session, monkeypat
     assert state.is_failed()
     assert "a bug" in str(state.message)
     assert len(calls) == 1
+
+
+def test_concurrent_change_during_a_task_is_retried(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def fail_once(session: Session, job_ids: list[str]) -> TrainingSet:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ConflictError("Somebody changed the same record")
+        return load_training_set(session, job_ids)
+
+    monkeypatch.setattr(feedback, "load_training_set", fail_once)
+    state = learn_from_feedback(LearningRequest(job_id=add_feedback(session, 1)), return_state=True)
+    assert state.is_completed(), state.message
+    assert len(calls) == 2

@@ -17,22 +17,22 @@ MUTATIONS = 40
 
 def mutate(content: bytes, seed: int) -> bytes:
     """Return the bytes flipped, cut, repeated, or with an object that refers to another one or to itself."""
-    chooser, damaged = random.Random(seed), bytearray(content)  # noqa: S311
-    kind = chooser.randrange(4)
+    rng, damaged = random.Random(seed), bytearray(content)  # noqa: S311
+    kind = rng.randrange(4)
     if kind == 0:
-        for _ in range(chooser.randint(1, 200)):
-            damaged[chooser.randrange(len(damaged))] = chooser.randrange(256)
+        for _ in range(rng.randint(1, 200)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
     elif kind == 1:
-        start = chooser.randrange(len(damaged))
-        del damaged[start : start + chooser.randint(1, len(damaged) // 2)]
+        start = rng.randrange(len(damaged))
+        del damaged[start : start + rng.randint(1, len(damaged) // 2)]
     elif kind == 2:
-        start = chooser.randrange(len(damaged))
-        piece = damaged[start : start + chooser.randint(1, 5000)]
-        damaged[start:start] = piece * chooser.randint(1, 50)
+        start = rng.randrange(len(damaged))
+        piece = damaged[start : start + rng.randint(1, 5000)]
+        damaged[start:start] = piece * rng.randint(1, 50)
     else:
         references = [place for place in range(len(damaged)) if damaged[place : place + 4] == b" 0 R"]
-        for place in chooser.sample(references, min(len(references), 5)):
-            damaged[place - 1 : place] = str(chooser.randint(1, 9)).encode()
+        for place in rng.sample(references, min(len(references), 5)):
+            damaged[place - 1 : place] = str(rng.randint(1, 9)).encode()
     return bytes(damaged)
 
 

@@ -1,4 +1,6 @@
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult, f
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.evaluation import evaluate
 from registry.errors import NotFoundError, TamperedModelError, UnavailableError
-from registry.models import ModelRegistry
+from registry.models import Lineage, ModelRegistry
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
 
@@ -160,3 +162,31 @@ def test_request_that_mlflow_rejects_is_a_bug_and_not_an_outage(settings: Settin
     registry = ModelRegistry(settings.model_copy(update={"model_name": "a' name"}))
     with pytest.raises(MlflowException, match="filter"):
         registry.list_versions()
+
+
+class GatewayTimeout(BaseHTTPRequestHandler):
+    """A proxy in front of an MLflow that does not answer in time."""
+
+    def do_GET(self) -> None:
+        self.send_error(self.server.status)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("status", [504, 429, 401])
+def test_proxy_that_answers_for_mlflow_is_an_outage(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with HTTPServer(("127.0.0.1", 0), GatewayTimeout) as server:
+        server.status = status  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(UnavailableError):
+            ModelRegistry(settings.model_copy(update={"mlflow_tracking_uri": address})).find_champion()
+        server.shutdown()
+
+
+def test_scores_and_lineage_of_earlier_versions_are_read() -> None:
+    scores = {"score": 1.0, "corrections_kept": 0.25, "held_out": {}}
+    assert ModelScores.model_validate(scores).corrections_reproduced == 0.25
+    lineage = Lineage.model_validate({"taught": {"a": []}, "replayed": {"b": []}})
+    assert (lineage.training, lineage.replay) == ({"a": []}, {"b": []})
