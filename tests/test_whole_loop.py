@@ -1,7 +1,6 @@
 """The whole loop over real sockets: API, Prefect server and worker, MLflow, the packaged encoder."""
 
 import json
-import time
 from typing import Any
 
 import httpx
@@ -16,6 +15,7 @@ from demo.client import ReviewedDocument, ReviewerClient
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import Span
 from embeddinggemma_feasibility.evaluation import normalise_value
+from tests.faults import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +34,13 @@ def upload(client: ReviewerClient, http: httpx.Client, seeds: range, held_out: b
 
 
 @pytest.fixture(scope="module")
-def reviewed(client: ReviewerClient, http: httpx.Client) -> ReviewedDocument:
+def corrected(client: ReviewerClient, http: httpx.Client) -> ReviewedDocument:
     return upload(client, http, range(50), held_out=False)
 
 
 @pytest.fixture(scope="module")
-def first_job(client: ReviewerClient, reviewed: ReviewedDocument) -> dict[str, Any]:
-    return client.wait_for_job(client.feed_back(reviewed))
+def first_job(client: ReviewerClient, corrected: ReviewedDocument) -> dict[str, Any]:
+    return client.wait_for_job(client.feed_back(corrected))
 
 
 def test_feedback_answers_202_with_a_job_that_ends_in_a_promoted_version(
@@ -58,20 +58,20 @@ def test_feedback_answers_202_with_a_job_that_ends_in_a_promoted_version(
 
 
 def test_next_extraction_is_made_by_the_new_version_and_reproduces_the_correction(
-    client: ReviewerClient, http: httpx.Client, reviewed: ReviewedDocument, first_job: dict[str, Any]
+    client: ReviewerClient, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
 ) -> None:
-    version, entities = client.extract(reviewed.id)
+    version, entities = client.extract(corrected.id)
     assert version is not None
     assert version >= first_job["outcome"]["challenger"]["version"]
     found = {(entity.type, normalise_value(entity.value)) for entity in entities}
-    gold = {(span.type, normalise_value(reviewed.text[span.start : span.end])) for span in reviewed.spans}
+    gold = {(span.type, normalise_value(corrected.text[span.start : span.end])) for span in corrected.spans}
     assert len(found & gold) / len(found | gold) > 0.7
-    answer = http.get(f"/documents/{reviewed.id}/entities").json()["entities"]
-    assert all(entity["value"] == reviewed.text[entity["start"] : entity["end"]] for entity in answer)
+    answer = http.get(f"/documents/{corrected.id}/entities").json()["entities"]
+    assert all(entity["value"] == corrected.text[entity["start"] : entity["end"]] for entity in answer)
     assert all(entity["location"][0]["page"] == 1 and 0 < entity["confidence"] <= 1 for entity in answer)
 
 
-def test_feedback_on_a_held_out_document_measures_instead_of_teaching(
+def test_feedback_on_a_held_out_document_measures_and_does_not_train(
     client: ReviewerClient, http: httpx.Client, first_job: dict[str, Any]
 ) -> None:
     versions = len(http.get("/models").json())
@@ -83,12 +83,12 @@ def test_feedback_on_a_held_out_document_measures_instead_of_teaching(
 
 
 def test_burst_with_an_invented_type_is_learned_and_every_job_is_answered(
-    client: ReviewerClient, http: httpx.Client, reviewed: ReviewedDocument, first_job: dict[str, Any]
+    client: ReviewerClient, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
 ) -> None:
     second = upload(client, http, range(200, 250), held_out=False)
     start = second.text.index("\n") + 1
     invented = ReviewedDocument(second.id, second.text, (*second.spans, Span(start, start + 5, "cláusula/nova")))
-    jobs = [client.wait_for_job(job) for job in (client.feed_back(reviewed), client.feed_back(invented))]
+    jobs = [client.wait_for_job(job) for job in (client.feed_back(corrected), client.feed_back(invented))]
     assert [job["status"] for job in jobs] == ["completed", "completed"]
     outcome = jobs[1]["outcome"]
     assert outcome["champion"]["score"] <= outcome["challenger"]["score"] or outcome["decision"] == "not_promoted"
@@ -102,13 +102,13 @@ def test_burst_with_an_invented_type_is_learned_and_every_job_is_answered(
 
 
 def test_promoting_an_older_version_serves_it_from_the_next_extraction_on(
-    client: ReviewerClient, http: httpx.Client, reviewed: ReviewedDocument, first_job: dict[str, Any]
+    client: ReviewerClient, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
 ) -> None:
-    served = client.extract(reviewed.id)[0]
+    served = client.extract(corrected.id)[0]
     assert http.post("/models/1/promote").json()["is_champion"]
-    assert client.extract(reviewed.id)[0] == "1"
+    assert client.extract(corrected.id)[0] == "1"
     http.post(f"/models/{served}/promote")
-    assert client.extract(reviewed.id)[0] == served
+    assert client.extract(corrected.id)[0] == served
 
 
 def test_run_again_in_prefect_neither_trains_nor_registers_twice(
@@ -120,28 +120,19 @@ def test_run_again_in_prefect_neither_trains_nor_registers_twice(
     versions = len(http.get("/models").json())
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
         prefect.set_flow_run_state(run_id, Scheduled(), force=True)
-        wait_until_final(prefect, run_id)
+        wait_until(lambda: (state := prefect.read_flow_run(run_id).state) is not None and state.is_final())
         assert prefect.read_flow_run(run_id).state_name == "Completed"
     assert len(mlflow.search_runs(["1"])) == runs
     assert len(http.get("/models").json()) == versions
 
 
-def wait_until_final(prefect: SyncPrefectClient, run_id: Any) -> None:
-    for _ in range(240):
-        state = prefect.read_flow_run(run_id).state
-        if state and state.is_final():
-            return
-        time.sleep(0.5)
-    raise AssertionError("The run is not finished after 120 s")
-
-
 def test_training_run_on_chosen_documents_ends_in_a_version(
-    client: ReviewerClient, http: httpx.Client, reviewed: ReviewedDocument, first_job: dict[str, Any]
+    client: ReviewerClient, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
 ) -> None:
-    answer = http.post("/training-runs", json={"document_ids": [reviewed.id], "triggered_by": "ana"})
+    answer = http.post("/training-runs", json={"document_ids": [corrected.id], "triggered_by": "ana"})
     assert answer.status_code == 202
     job = client.wait_for_job(answer.json()["job_id"])
-    assert job["outcome"]["training_documents"] == [reviewed.id]
+    assert job["outcome"]["training_documents"] == [corrected.id]
     assert http.get("/training-runs").json()["items"][0]["triggered_by"] == "ana"
 
 
@@ -152,10 +143,10 @@ def test_run_leaves_a_report_with_scores_in_prefect(stack: Stack, first_job: dic
     assert any("| **score** |" in str(artifact.data) and "Run in MLflow" in str(artifact.data) for artifact in reports)
 
 
-def test_words_of_contracts_and_keys_stand_in_no_log_parameter_artifact_or_tag(
-    stack: Stack, reviewed: ReviewedDocument, first_job: dict[str, Any]
+def test_contract_text_and_keys_are_in_no_log_parameter_artifact_or_tag(
+    stack: Stack, corrected: ReviewedDocument, first_job: dict[str, Any]
 ) -> None:
-    values = {reviewed.text[span.start : span.end] for span in reviewed.spans}
+    values = {corrected.text[span.start : span.end] for span in corrected.spans}
     secrets = {stack.api_key, *(value for value in values if len(value) > 8)}
     assert len(secrets) > 3
     shown = [log.read_text() for log in (stack.folder / "logs").iterdir()]

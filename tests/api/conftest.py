@@ -1,4 +1,4 @@
-"""An application in this process with a real database; Prefect and MLflow are away."""
+"""An application in this process with a real database; Prefect and MLflow are unreachable."""
 
 from collections.abc import Callable, Iterator
 

@@ -35,7 +35,7 @@ def marked(value: str, name: str = "party", **fields: object) -> dict[str, objec
     return {"type": name, "value": value, "start": start, "end": start + len(value), **fields}
 
 
-def test_pdf_comes_back_as_uploaded_and_once(http: httpx.Client) -> None:
+def test_pdf_uploaded_twice_is_one_document_and_comes_back_as_uploaded(http: httpx.Client) -> None:
     contract = generate_contract(500)
     document = upload(http, contract.pdf, contract.filename)
     assert document["media_type"] == "application/pdf"
@@ -82,7 +82,7 @@ def test_stale_revision_is_neither_changed_nor_deleted_and_the_history_lists_eac
     assert history["items"][0]["before"]["notes"] == "checked"
 
 
-def test_audit_log_is_for_administrators(http: httpx.Client, stack: Stack) -> None:
+def test_audit_log_is_shown_to_administrators_only(http: httpx.Client, stack: Stack) -> None:
     document_id = upload_text(http, "audited")
     newest = http.get("/audit", params={"limit": 1}).json()["items"][0]
     assert (newest["action"], newest["entity"], newest["entity_id"]) == ("created", "document", document_id)
@@ -118,7 +118,7 @@ def test_upload_that_cannot_be_read_is_refused(http: httpx.Client, content: byte
         ("utf-8", b"\0", "unnamed"),
     ],
 )
-def test_filename_that_no_database_stores_is_mended(http: httpx.Client, charset: str, name: bytes, kept: str) -> None:
+def test_filename_that_no_database_stores_is_repaired(http: httpx.Client, charset: str, name: bytes, kept: str) -> None:
     disposition = b'Content-Disposition: form-data; name="file"; filename="' + name + b'"'
     answer = http.post(
         "/documents",
@@ -145,7 +145,7 @@ def test_hostile_pdf_is_refused_with_what_is_wrong(http: httpx.Client, name: str
     assert words in answer.json()["detail"]
 
 
-def test_annotation_is_made_changed_and_deleted(http: httpx.Client) -> None:
+def test_annotation_is_created_changed_and_deleted(http: httpx.Client) -> None:
     document_id = upload_text(http, "annotate")
     created = http.post(f"/documents/{document_id}/annotations", json=marked("Acme, Lda.", notes="vendor"))
     assert created.status_code == 201
@@ -203,7 +203,7 @@ def test_nul_character_is_refused_in_every_stored_or_searched_field(http: httpx.
         assert "Leave out the NUL character" in answer.json()["detail"]
 
 
-def test_number_without_measure_is_refused(http: httpx.Client) -> None:
+def test_excessive_number_is_refused(http: httpx.Client) -> None:
     beyond = 10**400
     document_id = upload(http, generate_contract(502).pdf)["id"]
     somewhere = {"type": "word", "value": "a", "location": [{"page": beyond, "boxes": [[0, 0, 1, 1]]}]}
@@ -286,12 +286,12 @@ def test_unknown_job_model_and_document_are_not_found(http: httpx.Client) -> Non
     assert http.post("/training-runs", json={"document_ids": ["none"]}).status_code == 404
 
 
-def test_system_status_shows_every_part_alive(http: httpx.Client) -> None:
+def test_system_status_shows_that_every_part_is_up(http: httpx.Client) -> None:
     status = http.get("/system-status").json()
     assert status["ok"], status
     assert "ProcessWorker" in status["worker"]["detail"]
 
 
-def test_openapi_describes_every_endpoint_in_words(http: httpx.Client) -> None:
+def test_openapi_describes_every_endpoint(http: httpx.Client) -> None:
     paths = http.get("/openapi.json").json()["paths"]
     assert all(operation["description"] for path in paths.values() for operation in path.values())

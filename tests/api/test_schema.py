@@ -1,4 +1,4 @@
-"""What the OpenAPI document says, asked by schemathesis of an API of its own on the stack's Prefect and MLflow."""
+"""Schemathesis checks the answers of an API, on the stack's Prefect and MLflow, against its OpenAPI document."""
 
 import contextvars
 import threading
@@ -51,7 +51,7 @@ def prefer_fitting(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_schema(max_examples: int, modes: str, coverage: bool) -> BaseSchema:
-    """Return the schema of requests that name what exists, and mark the text there, half of the time."""
+    """Return the schema, changed so that half of the requests name existing entities and annotate existing text."""
     document = create_app(Settings()).openapi()
     for path in document["paths"].values():
         for operation in path.values():
@@ -82,7 +82,7 @@ class Api:
     reader_key: str
 
     def restore(self) -> None:
-        """Have what the requests name exist as it was."""
+        """Restore the entities that the requests name."""
         boxes = np.array([[1, index, 0, index + 1, 1] for index in range(len(TEXT))], dtype=np.float32)
         self.store.save(DOCUMENT_ID, b"%PDF-", boxes)
         with Session(self.engine) as session:

@@ -1,4 +1,4 @@
-"""The flow in this process, against the real Prefect server and an MLflow store of its own."""
+"""The flow in this process, with a real Prefect server and an MLflow store for each test."""
 
 from collections.abc import Iterator
 
@@ -55,7 +55,7 @@ def add_feedback(session: Session, seed: int) -> str:
     return job.id
 
 
-def test_run_interrupted_after_training_registers_what_it_trained(
+def test_run_interrupted_after_training_registers_the_trained_model(
     session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = "11111111-1111-4111-8111-111111111111"
@@ -96,7 +96,7 @@ def test_run_with_nothing_marked_and_no_champion_fails_with_the_reason(session: 
     assert "needs at least one annotation" in outcome.reason
 
 
-def test_run_started_by_hand_becomes_a_job_of_its_own(session: Session) -> None:
+def test_run_started_by_hand_gets_its_own_job(session: Session) -> None:
     first = get_job(session, add_feedback(session, 1))
     learn_from_feedback(LearningRequest(job_id=first.id))
     session.expire_all()
