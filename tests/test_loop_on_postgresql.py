@@ -11,6 +11,8 @@ from demo.client import ReviewedDocument, ReviewerClient
 from demo.contract_generator import generate_contract
 from tests.postgresql import PostgreSQL
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def client(postgresql: PostgreSQL, elsewhere: Stack) -> ReviewerClient:

@@ -7,6 +7,8 @@ from cli.installation import Stack
 from demo.client import ReviewerClient
 from demo.contract_generator import generate_contract
 
+pytestmark = pytest.mark.slow
+
 
 def test_prefect_and_mlflow_ask_for_the_password(elsewhere: Stack) -> None:
     password = (elsewhere.folder / "password").read_text()

@@ -20,6 +20,8 @@ from cli.installation import Stack
 from flows.warm.client import SOCKET_VARIABLE
 from tests.faults import connect_to_prefect, kill, start_again, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Run:
@@ -164,7 +166,6 @@ def test_run_survives_a_restart_of_the_prefect_server_and_frees_its_slot(elsewhe
     assert start().wait_for_end() == "Completed"
 
 
-@pytest.mark.slow
 def test_run_that_died_with_its_worker_is_crashed_within_a_minute_and_frees_its_slot(
     elsewhere: Stack, start: Start
 ) -> None:
