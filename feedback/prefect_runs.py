@@ -56,7 +56,6 @@ class PrefectRuns:
     ) -> None:
         self._client, self._settings, self._clock = client, settings, clock
         self._missed_event_time = timedelta(seconds=limits.missed_event_seconds)
-        self._limits = limits
 
     @_needs_prefect
     def start(self, job: Job, document_ids: Sequence[str]) -> str:
@@ -104,7 +103,7 @@ class PrefectRuns:
             return
         before = self._client.read_flow_run(UUID(run_id)).state
         end = Cancelled if before and before.is_cancelling() else Crashed
-        message = f"No event for {self._limits.missed_event_seconds:g} s: the run's process has died"
+        message = f"No event for {self._missed_event_time.total_seconds():g} s: the run's process has died"
         ended: State[None] = end(message=message)
         self._client.set_flow_run_state(UUID(run_id), ended, force=True)
 

@@ -25,17 +25,20 @@ class Comparison:
     """The scores of both models and the values on which they differ.
 
     Of the values that the scores count, only the challenger gets `lost` wrong, only the champion `won`.
+    `new_corrections` are the values on which the champion and the reviewers of the training documents disagree.
     """
 
     champion: ModelScores | None
     challenger: ModelScores | None
     lost: int
     won: int
+    new_corrections: AbstractSet[LabelledValue]
 
 
 def compare_models(training_set: TrainingSet, champion: Contestant | None, challenger: Contestant | None) -> Comparison:
     """Score both models on the held-out documents and, while those are few, on the corrections."""
-    corrections = training_set.corrections | find_new_corrections(training_set, champion)
+    new_corrections = find_mistakes(training_set.training, get_predictions(training_set, champion))
+    corrections = training_set.corrections | new_corrections
     wrong_before, wrong_after = (
         _find_counted_mistakes(training_set, model, corrections) for model in (champion, challenger)
     )
@@ -44,12 +47,8 @@ def compare_models(training_set: TrainingSet, champion: Contestant | None, chall
         challenger=_score_model(training_set, challenger, corrections, wrong_after),
         lost=len(wrong_after - wrong_before),
         won=len(wrong_before - wrong_after),
+        new_corrections=new_corrections,
     )
-
-
-def find_new_corrections(training_set: TrainingSet, champion: Contestant | None) -> set[LabelledValue]:
-    """Return the values on which the champion and the reviewers of the training documents disagree."""
-    return find_mistakes(training_set.training, get_predictions(training_set, champion))
 
 
 def get_predictions(training_set: TrainingSet, model: Contestant | None) -> Predictions:

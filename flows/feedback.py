@@ -16,7 +16,7 @@ from embeddinggemma_feasibility.contract_data_trainer import FineTuningError, Fi
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.tagger import Tagger
 from feedback.claiming import add_manual_job, answer_jobs, claim_jobs, is_rerun_by_hand
-from feedback.promotion import Comparison, Contestant, compare_models, decide, find_new_corrections, get_predictions
+from feedback.promotion import Comparison, Contestant, compare_models, decide, get_predictions
 from feedback.training_set import TrainingSet, load_training_set
 from flows.artifacts import Progress, publish_report
 from registry.cache import build_representation_cache
@@ -90,7 +90,7 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
         challenger = save_challenger(flow_run_id, training_set, champion, tuned)
     evaluated = evaluate(training_set, champion, challenger, progress)
     outcome = register(flow_run_id, training_set, challenger, evaluated.comparison)
-    promote(training_set, outcome, evaluated)
+    promote(training_set, outcome, evaluated.comparison)
     report(training_set, outcome, evaluated)
     progress.reach(100)
     return Completed(message=outcome.reason)
@@ -180,13 +180,13 @@ def register(flow_run_id: str, training_set: TrainingSet, challenger: Model | No
 
 
 @_task_with_neighbours
-def promote(training_set: TrainingSet, outcome: Outcome, evaluated: Evaluated) -> None:
+def promote(training_set: TrainingSet, outcome: Outcome, comparison: Comparison) -> None:
     """Make the new version the champion if that was decided, and answer the jobs."""
     if outcome.decision == Decision.PROMOTED and outcome.challenger and outcome.challenger.version:
         ModelRegistry(get_settings()).promote(outcome.challenger.version)
     with open_session(get_settings()) as session:
         answer_jobs(session, training_set.job_ids, outcome)
-        add_corrections(session, find_new_corrections(training_set, evaluated.champion))
+        add_corrections(session, comparison.new_corrections)
 
 
 @_task_with_neighbours

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event, exc, make_url
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import Session, create_engine
 
-from registry.errors import ConflictError, UnavailableError
+from registry.errors import ConflictError, build_outage_error
 from registry.settings import Settings
 
 MAX_CONNECTIONS = 40  # as many as FastAPI has threads for requests
@@ -63,9 +63,7 @@ def translate_database_errors() -> Iterator[None]:
     except (exc.OperationalError, exc.TimeoutError) as error:
         if isinstance(error, exc.OperationalError) and _is_wrong_statement(error):
             raise
-        raise UnavailableError(
-            "The database does not answer; try again when GET /system-status shows it alive"
-        ) from error
+        raise build_outage_error("The database") from error
 
 
 def migrate(engine: Engine) -> None:

@@ -76,6 +76,11 @@ class TamperedModelError(UnavailableError):
     """The files of a model are not those whose hash was registered."""
 
 
+def build_outage_error(service: str) -> UnavailableError:
+    """Return the error for a service that does not answer."""
+    return UnavailableError(f"{service} does not answer; try again when GET /system-status shows it alive")
+
+
 def is_outage_status(status: int) -> bool:
     """Tell whether an HTTP status means that a server does not work, or refuses our password, at the moment."""
     return status >= 500 or status in {401, 403, 429}
@@ -89,6 +94,4 @@ def translate_http_errors(service: str) -> Iterator[None]:
     except httpx.HTTPError as error:
         if isinstance(error, httpx.HTTPStatusError) and not is_outage_status(error.response.status_code):
             raise
-        raise UnavailableError(
-            f"{service} does not answer; try again when GET /system-status shows it alive"
-        ) from error
+        raise build_outage_error(service) from error

@@ -18,18 +18,14 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
-    INVALID_PARAMETER_VALUE,
-    RESOURCE_DOES_NOT_EXIST,
-    ErrorCode,
-)
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from pydantic import AliasChoices, BaseModel, Field
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.tagger import Tagger
 from registry.cache import build_model_cache, copy_model, hash_files
-from registry.errors import NotFoundError, TamperedModelError, UnavailableError, is_outage_status
+from registry.errors import NotFoundError, TamperedModelError, build_outage_error, is_outage_status
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
 from registry.tracking import log_chart, log_comparison, log_fine_tuning
@@ -47,7 +43,7 @@ def _needs_mlflow() -> Iterator[None]:
     except (MlflowException, requests.RequestException) as error:  # artifacts raise the latter
         if not _is_outage(error):
             raise
-        raise UnavailableError("MLflow does not answer; try again when GET /system-status shows it alive") from error
+        raise build_outage_error("MLflow") from error
 
 
 def _is_outage(error: MlflowException | requests.RequestException) -> bool:

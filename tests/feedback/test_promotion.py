@@ -82,22 +82,22 @@ def test_values_lost_are_held_out_ones_and_while_those_are_few_corrections(held_
 def test_challenger_is_promoted_unless_worse_by_more_than_chance(
     challenger: int, lost: int, won: int, decision: Decision
 ) -> None:
-    decided, reason = decide(build_training_set(5), Comparison(score(5, "3"), score(challenger), lost, won))
+    decided, reason = decide(build_training_set(5), Comparison(score(5, "3"), score(challenger), lost, won, set()))
     assert decided == decision
     assert "version 3 scores 0.500" in reason
 
 
 def test_first_version_is_promoted() -> None:
-    decided, _ = decide(build_training_set(0), Comparison(None, score(2, held_out=0), 0, 0))
+    decided, _ = decide(build_training_set(0), Comparison(None, score(2, held_out=0), 0, 0, set()))
     assert decided == Decision.PROMOTED
 
 
 def test_without_a_challenger_the_reason_tells_whether_documents_are_held_out_or_deleted() -> None:
     deleted = TrainingSet([], [], [], [], [], [], set())
     held_out = TrainingSet([], [], [], [document("h")], ["h"], [], set())
-    assert decide(deleted, Comparison(None, None, 0, 0)) == (
+    assert decide(deleted, Comparison(None, None, 0, 0, set())) == (
         Decision.NOT_TRAINED, "No model was trained: the documents were deleted.",
     )  # fmt: skip
-    decided, reason = decide(held_out, Comparison(score(5, "3", held_out=1), None, 0, 0))
+    decided, reason = decide(held_out, Comparison(score(5, "3", held_out=1), None, 0, 0, set()))
     assert decided == Decision.NOT_TRAINED
     assert "Version 3 has value F1 0.500 on 1 held-out documents" in reason
