@@ -26,7 +26,8 @@ def train_adapter(tagger: Tagger, documents: Sequence[AnnotationData], rng: rand
     for _ in range(config.adapter_steps):
         chosen = rng.sample(windows, min(len(windows), config.adapter_batch_windows))
         batch = _encode_batch(tagger, chosen)
-        loss = batch.loss(tagger, embedding_bag(batch.features, tagger.lexical, mode="sum")) / len(chosen)
+        lexical = embedding_bag(batch.features, tagger.lexical, mode="sum")
+        loss = batch.loss(tagger, {}, lexical, torch.ones(len(chosen))) / len(chosen)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

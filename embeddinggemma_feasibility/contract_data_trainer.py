@@ -2,17 +2,17 @@
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from embeddinggemma_feasibility.adapter_training import train_adapter
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.encoders import Encoder, load_encoder
+from embeddinggemma_feasibility.halves import HALVES
 from embeddinggemma_feasibility.head_training import train_head
-from embeddinggemma_feasibility.samples import choose_samples
+from embeddinggemma_feasibility.samples import TrainingSamples, choose_samples
 from embeddinggemma_feasibility.tagger import Tagger
+from embeddinggemma_feasibility.trained_model import TrainedModel
 from embeddinggemma_feasibility.training_config import TrainingConfig
 
 
@@ -26,9 +26,12 @@ class CollapsedModelError(FineTuningError):
 
 @dataclass(frozen=True)
 class FineTuningResult:
-    """A challenger and how it was trained; `losses` holds the mean loss of a sample, in nats, at each step."""
+    """A challenger and how it was trained.
 
-    tagger: Tagger
+    `losses` holds the mean loss of a sample, in nats, at each step of the tagger that learns from all documents.
+    """
+
+    model: TrainedModel
     losses: tuple[float, ...]
     sample_count: int
     seconds: float
@@ -36,8 +39,10 @@ class FineTuningResult:
 
 def fine_tune_model(
     annotations: Sequence[AnnotationData],
-    champion: Tagger | None = None,
+    champion: TrainedModel | None = None,
     replay: Sequence[AnnotationData] = (),
+    earlier_count: int = 0,
+    measured: Sequence[AnnotationData] = (),
     encoder: Encoder | None = None,
     config: TrainingConfig | None = None,
     cache: DiskCache | None = None,
@@ -45,64 +50,67 @@ def fine_tune_model(
 ) -> FineTuningResult:
     """Return a challenger that is the champion trained on `annotations`; the champion is not changed.
 
-    `replay` holds earlier documents, so that they are not forgotten. Without a champion, a new tagger is built from
-    `encoder` (default: the packaged one) and `config`. `on_progress` receives the finished share of the head's
-    training.
+    `replay` holds earlier documents, which stand for all `earlier_count` ones, so that they are not forgotten. The
+    challenger is calibrated on `annotations` and on the `measured` ones of `replay`, each by the tagger that is blind
+    to it. Without a champion, a new model is built from `encoder` (default: the packaged one) and `config`.
+    `on_progress` receives the finished share of the training.
 
-    The head is trained each time, on representations that the encoder computes once. The adapter is retrained whenever
-    the number of documents doubles, since the encoder must then compute all representations anew.
+    Only the head is trained, on representations that the encoder computes once.
 
     Raises FineTuningError if there is neither an annotation nor a champion, or if the documents have no words;
     CollapsedModelError if the challenger predicts nothing in documents that have annotations.
     """
-    started = time.monotonic()
-    tagger = _build_challenger([*annotations, *replay], champion, encoder, config)
-    rng = random.Random(tagger.config.seed)  # noqa: S311  (the order of samples is no secret)
-    samples = choose_samples(tagger, annotations, replay, champion, cache, rng)
-    if not samples:
+    started, documents = time.monotonic(), [*annotations, *replay]
+    full = _start_full(documents, champion, encoder, config)
+    rng = random.Random(full.config.seed)  # noqa: S311  (the order of samples is no secret)
+    served = champion.served if champion else None
+    samples = choose_samples(full, annotations, replay, earlier_count, served, cache, rng)
+    if not samples.new:
         raise FineTuningError("These documents have no words to learn from")
     if champion is None:
-        tagger.standardise([document.representation for document in dict.fromkeys(s.document for s in samples)])
-    iterations = tagger.config.later_iterations if champion else tagger.config.first_iterations
-    losses = train_head(tagger, samples, iterations, on_progress)
-    if _should_train_adapter(tagger, len(annotations)):
-        losses += train_adapter(tagger, [*annotations, *replay], rng)
-        samples = choose_samples(tagger, annotations, replay, champion, cache, rng)
-        losses += train_head(tagger, samples, tagger.config.first_iterations, on_progress)
-    tagger.documents_learned += len(annotations)
-    _check_predictions(tagger, annotations, cache)
-    return FineTuningResult(tagger, tuple(losses), len(samples), time.monotonic() - started)
+        full.standardise([document.representation for document in samples.documents()])
+    iterations = full.config.later_iterations if champion else full.config.first_iterations
+    losses = train_head(full, samples, iterations, lambda share: on_progress(share / 2))
+    first, second = (_train_blind(half, full, champion, samples) for half in HALVES)
+    on_progress(1)
+    measurements = champion.measurements if champion else {}
+    document_count = len(annotations) + max(earlier_count, len(replay))
+    model = TrainedModel.combine(full, (first, second), document_count, measurements, [*annotations, *measured], cache)
+    _check_predictions(model.served, documents, cache)
+    sample_count = len(samples.new) + len(samples.replayed)
+    return FineTuningResult(model, tuple(losses), sample_count, time.monotonic() - started)
 
 
-def _build_challenger(
+def _start_full(
     documents: Sequence[AnnotationData],
-    champion: Tagger | None,
+    champion: TrainedModel | None,
     encoder: Encoder | None,
     config: TrainingConfig | None,
 ) -> Tagger:
-    """Return a copy of the champion, or a new tagger, that has all types of the documents."""
+    """Return a copy of the champion's tagger that also has the documents' types, new ones last, or a new tagger."""
     types = sorted({span.type for data in documents for span in data.spans})
     if champion:
-        tagger = champion.copy_with_types(types)
-    elif types:
-        tagger = Tagger(encoder or load_encoder(), types, config or TrainingConfig())
-    else:
+        known = champion.full.types
+        return champion.full.copy_with_types([*known, *(name for name in types if name not in known)])
+    if not types:
         raise FineTuningError("These documents have no annotations: a first model needs at least one annotation")
-    tagger.common_types = _find_common_types(documents, tagger.types)
+    return Tagger(encoder or load_encoder(), types, config or TrainingConfig())
+
+
+def _train_blind(half: int, full: Tagger, champion: TrainedModel | None, samples: TrainingSamples) -> Tagger | None:
+    """Return the tagger that learns from all documents but those of a half; None if there are none."""
+    before = champion.blind[half] if champion else None
+    seen = samples.without_half(half)
+    if before:
+        tagger = before.copy_with_types(full.types)
+        if seen.new:
+            train_head(tagger, seen, full.config.later_iterations)
+        return tagger
+    if not seen.new and not seen.replayed:
+        return None
+    tagger = full.copy_without_knowledge(full.types)
+    train_head(tagger, replace(seen, replayed_weight=1.0), full.config.first_iterations)
     return tagger
-
-
-def _find_common_types(documents: Sequence[AnnotationData], types: Sequence[str]) -> frozenset[str]:
-    """Return the types with an annotation in at least half of the documents that were reviewed for them."""
-    reviewed = Counter(name for data in documents for name in types if data.is_reviewed(name))
-    annotated = Counter(name for data in documents for name in {span.type for span in data.spans})
-    return frozenset(name for name in types if annotated[name] and 2 * annotated[name] >= reviewed[name])
-
-
-def _should_train_adapter(tagger: Tagger, new_documents: int) -> bool:
-    """Return whether the number of documents reaches `first_adaptation` times a power of two."""
-    first, before = tagger.config.first_adaptation, tagger.documents_learned
-    return (before // first).bit_length() != ((before + new_documents) // first).bit_length()
 
 
 def _check_predictions(tagger: Tagger, documents: Sequence[AnnotationData], cache: DiskCache | None) -> None:

@@ -13,9 +13,11 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 OUTSIDE, BEGIN, INSIDE = 0, 1, 2
 TAGS = 3
+SCORED_TAGS = 2  # B and I: the score of O is 0, since only differences matter
 _FORBIDDEN = -1e4
 _LEAST_POTENTIAL = 1e-60
 _LEAST_PROBABILITY = 0.01
@@ -23,6 +25,17 @@ _LEAST_PROBABILITY = 0.01
 Array = NDArray[np.float64]
 TagArray = NDArray[np.int64]
 RankedSpan = tuple[int, int, int, float]
+
+
+def unflatten_scores(scores: Tensor) -> Tensor:
+    """Return the scores of all tags.
+
+    :param scores: Scores of the tags B and I.
+        Shape: (words, types * 2)
+    :returns: Emissions, in which the tag O has score 0.
+        Shape: (words, types, 3)
+    """
+    return pad(scores.reshape(len(scores), -1, SCORED_TAGS), (1, 0))
 
 
 def constrain_transitions(transitions: Tensor) -> Tensor:

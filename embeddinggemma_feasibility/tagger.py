@@ -11,15 +11,16 @@ import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag, layer_norm, pad
+from torch.nn.functional import embedding_bag, layer_norm
 from torch.nn.utils.rnn import pad_sequence
 
 from embeddinggemma_feasibility.annotation_data import Entity
+from embeddinggemma_feasibility.calibration import Calibration
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.encoders import Encoder, has_bfloat16, load_encoder
 from embeddinggemma_feasibility.lora import add_lora
 from embeddinggemma_feasibility.representations import Representation
-from embeddinggemma_feasibility.span_crf import OUTSIDE, TAGS, constrain_transitions, rank_spans
+from embeddinggemma_feasibility.span_crf import SCORED_TAGS, TAGS, constrain_transitions, rank_spans, unflatten_scores
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from embeddinggemma_feasibility.windows import EncodedDocument, Window, encode_document, split_windows, words_between
 
@@ -30,12 +31,13 @@ _PRIOR_OUTPUTS = 10
 class Tagger(nn.Module):
     """Finds the spans of `types` in a text.
 
-    A word's tag scores are the sum of two parts: a linear head on the encoder's outputs, namely a middle layer's at the
-    word's first piece and the adapted last layer's averaged over the word's sentence; and the rows of the word's
-    lexical features in a hashed table. The encoder's outputs are standardised with `centre` and `spread`, computed from
-    the documents of the first fine-tuning. `adapted` is the encoder with its adapter, None until that is first trained.
+    Each word has a score for the tags B and I of each type; that of O is 0. The scores are the sum of two parts: a
+    linear head on the encoder's outputs, namely a middle layer's at the word's first piece and the adapted last layer's
+    averaged over the word's sentence; and the rows of the word's lexical features in a hashed table. The encoder's
+    outputs are standardised with `centre` and `spread`, computed from the documents of the first fine-tuning. `adapted`
+    is the encoder with its adapter, None until that is first trained.
 
-    `common_types` are the types that most documents have; `documents_learned` counts all documents it was trained on.
+    `calibration` turns the posterior probabilities of its spans into the confidences of the extracted entities.
     """
 
     centre: Tensor
@@ -44,11 +46,10 @@ class Tagger(nn.Module):
     def __init__(self, encoder: Encoder, types: Sequence[str], config: TrainingConfig) -> None:
         super().__init__()
         self.encoder, self.config, self.types = encoder, config, tuple(types)
-        self.common_types: frozenset[str] = frozenset()
-        self.documents_learned = 0
+        self.calibration = Calibration()
         self._adapted_layers = max(1, round(config.adapted_share * encoder.model.config.num_hidden_layers))
         self.adapted: nn.Module | None = None
-        hidden, outputs = encoder.model.config.hidden_size, len(self.types) * TAGS
+        hidden, outputs = encoder.model.config.hidden_size, len(self.types) * SCORED_TAGS
         self.head = nn.Parameter(torch.zeros(2 * hidden, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.lexical = nn.Parameter(torch.zeros(config.lexical_buckets, outputs))
@@ -66,7 +67,7 @@ class Tagger(nn.Module):
         :param sentence_of_word: Index of each word's sentence.
             Shape: (words,)
         :param lexical: Sum of the lexical table's rows for each word's features.
-            Shape: (words, types * 3)
+            Shape: (words, types * 2)
         :returns: Emissions of the CRF.
             Shape: (words, types, 3)
         """
@@ -74,7 +75,7 @@ class Tagger(nn.Module):
         token_weights, sentence_weights = weights.chunk(2)
         bias = self.bias - self.centre @ weights
         scores = tokens @ token_weights + (sentences @ sentence_weights)[sentence_of_word] + bias + lexical
-        return scores.reshape(-1, len(self.types), TAGS)
+        return unflatten_scores(scores)
 
     def encode(self, text: str) -> EncodedDocument:
         """Split a text into words and pieces with this model's tokenizer."""
@@ -182,42 +183,50 @@ class Tagger(nn.Module):
 
         The outputs of all windows are joined and decoded at once, so the windows' edges split no entity.
         """
-        return self.decode(text, self.represent(text, cache))
-
-    @torch.inference_mode()
-    def decode(self, text: str, representation: Representation) -> list[Entity]:
-        """Return the entities of a text whose representation is computed already, in reading order.
-
-        An entity's confidence must reach `least_confidence`; for the likeliest entity of a type in `common_types`,
-        `least_common_type_confidence` is enough.
-        """
-        lexical = embedding_bag(representation.features, self.lexical, mode="sum")
-        scores: Tensor = self(*representation.encoder_outputs(), lexical)
-        scores[..., OUTSIDE] -= self.config.outside_penalty
-        entities: list[Entity] = []
-        for type_index, first_word, last_word, confidence in rank_spans(
-            scores, constrain_transitions(self.transitions)
-        ):
-            name = self.types[type_index]
-            least = self.config.least_confidence
-            if name in self.common_types and all(entity.type != name for entity in entities):
-                least = self.config.least_common_type_confidence
-            if confidence >= least:
-                start, end = int(representation.words[first_word, 0]), int(representation.words[last_word, 1])
-                entities.append(Entity(name, text[start:end], start, end, confidence))
+        entities = self.calibration.select(self.rank(text, cache))
         return sorted(entities, key=lambda entity: (entity.start, -entity.end, entity.type))
 
+    @torch.inference_mode()
+    def rank(self, text: str, cache: DiskCache | None = None) -> list[Entity]:
+        """Return the text's likely entities, likeliest first; the confidence is the posterior, not calibrated."""
+        representation = self.represent(text, cache)
+        lexical = embedding_bag(representation.features, self.lexical, mode="sum")
+        scores: Tensor = self(*representation.encoder_outputs(), lexical)
+        entities = []
+        for type_index, first_word, last_word, posterior in rank_spans(scores, constrain_transitions(self.transitions)):
+            start, end = int(representation.words[first_word, 0]), int(representation.words[last_word, 1])
+            entities.append(Entity(self.types[type_index], text[start:end], start, end, posterior))
+        return entities
+
     def copy_with_types(self, types: Sequence[str]) -> "Tagger":
-        """Return a copy that also has `types`, new ones last; the encoder's frozen weights are shared."""
-        grown = Tagger(self.encoder, (*self.types, *(name for name in types if name not in self.types)), self.config)
-        added = len(grown.types) - len(self.types)
-        tensors = self._own_tensors()
+        """Return a copy for exactly these types, new ones without any knowledge; the encoder's weights are shared."""
+        copy = self.copy_without_knowledge(types)
+        copy.calibration = self.calibration
+        copy.take_types(self)
+        return copy
+
+    def copy_without_knowledge(self, types: Sequence[str]) -> "Tagger":
+        """Return a tagger for these types that reads texts as this one does, but has learned nothing."""
+        copy = Tagger(self.encoder, types, self.config)
+        copy._set_tensors({"centre": self.centre, "spread": self.spread} | self._adapter_tensors())
+        return copy
+
+    @torch.no_grad()
+    def take_types(self, other: "Tagger") -> None:
+        """Overwrite what this tagger knows of the types that it shares with another one."""
+        shared = [name for name in other.types if name in self.types]
+        own = torch.tensor([self.types.index(name) for name in shared], dtype=torch.long)
+        theirs = torch.tensor([other.types.index(name) for name in shared], dtype=torch.long)
+        self.transitions[own] = other.transitions[theirs]
         for name in ("head", "bias", "lexical"):
-            tensors[name] = pad(tensors[name], (0, added * TAGS))
-        tensors["transitions"] = pad(tensors["transitions"], (0, 0, 0, 0, 0, added))
-        grown._set_tensors(tensors | self._adapter_tensors())
-        grown.common_types, grown.documents_learned = self.common_types, self.documents_learned
-        return grown
+            target, source = (_split_types(getattr(each, name)) for each in (self, other))
+            target[..., own, :] = source[..., theirs, :]
+
+    @torch.no_grad()
+    def mix_in(self, others: Sequence["Tagger"], share: float) -> None:
+        """Move the weights towards the mean of those of taggers for the same types; with `share` 1, to the mean."""
+        for name, own in self.named_parameters(recurse=False):
+            own.lerp_(torch.stack([getattr(other, name) for other in others]).mean(0), share)
 
     def save(self, folder: Path) -> None:
         """Write head and adapter to `tagger.safetensors`, all else to `tagger.json`, except the encoder."""
@@ -231,8 +240,7 @@ class Tagger(nn.Module):
             "encoder": self.encoder.name,
             "encoder_sha256": self.encoder.sha256,
             "types": self.types,
-            "common_types": sorted(self.common_types),
-            "documents_learned": self.documents_learned,
+            "calibration": self.calibration.model_dump(),
             "config": self.config.model_dump(),
         }
         (folder / "tagger.json").write_text(json.dumps(description, indent=2, ensure_ascii=False))
@@ -248,10 +256,10 @@ class Tagger(nn.Module):
         if encoder.sha256 != description["encoder_sha256"]:
             raise ValueError(f"The model needs the encoder {description['encoder_sha256']}, not {encoder.sha256}")
         tagger = cls(encoder, description["types"], TrainingConfig(**description["config"]))
-        common_types = "common_types" if "common_types" in description else "usual_types"  # the old name
-        tagger.common_types = frozenset(description[common_types])
-        tagger.documents_learned = description["documents_learned"]
+        tagger.calibration = Calibration(**description.get("calibration", {}))
         tensors = load_file(folder / "tagger.safetensors")
+        if "calibration" not in description:
+            tensors |= {name: _subtract_outside(tensors[name]) for name in ("head", "bias", "lexical")}
         lexical = torch.zeros_like(tagger.lexical)
         lexical[tensors.pop("lexical_rows").long()] = tensors["lexical"]
         tagger._set_tensors({**tensors, "lexical": lexical})
@@ -268,10 +276,34 @@ class Tagger(nn.Module):
     @torch.no_grad()
     def _set_tensors(self, tensors: dict[str, Tensor]) -> None:
         for name, own in self._own_tensors().items():
-            own.copy_(tensors[name])
+            if name in tensors:
+                own.copy_(tensors[name])
         if adapter := {name.removeprefix("adapter."): tensors[name] for name in tensors if name.startswith("adapter.")}:
             self.add_adapter()
             set_peft_model_state_dict(self.adapted, adapter)
+
+
+def _subtract_outside(weights: Tensor) -> Tensor:
+    """Return the weights of a version that had a score for O, too, relative to that score.
+
+    :param weights: Weights of the earlier version.
+        Shape: (..., types * 3)
+    :returns: Weights of the tags B and I.
+        Shape: (..., types * 2)
+    """
+    by_tag = weights.reshape(*weights.shape[:-1], -1, TAGS)
+    return (by_tag[..., 1:] - by_tag[..., :1]).flatten(-2)
+
+
+def _split_types(weights: Tensor) -> Tensor:
+    """Return a view of weights by type and tag.
+
+    :param weights: Weights of the tags B and I.
+        Shape: (..., types * 2)
+    :returns: The same weights.
+        Shape: (..., types, 2)
+    """
+    return weights.view(*weights.shape[:-1], -1, SCORED_TAGS)
 
 
 def normalise_layer(outputs: Tensor) -> Tensor:

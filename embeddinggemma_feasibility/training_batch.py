@@ -1,11 +1,12 @@
 """Samples concatenated to one input of the tagger, and their loss."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from embeddinggemma_feasibility.samples import Sample
 from embeddinggemma_feasibility.span_crf import constrain_transitions, negative_log_likelihood
@@ -70,14 +71,19 @@ class TrainingBatch:
             torch.cat([batch.reviewed for batch in batches]),
         )
 
-    def loss(self, tagger: Tagger, lexical: Tensor) -> Tensor:
+    def loss(self, tagger: Tagger, parameters: Mapping[str, Tensor], lexical: Tensor, sample_weights: Tensor) -> Tensor:
         """Return the negative log-likelihood, in nats, summed over samples and reviewed types.
 
+        :param parameters: Parameters that replace the tagger's own of the same name.
         :param lexical: Sum of the lexical table's rows for each word's features.
-            Shape: (words, types * 3)
+            Shape: (words, types * 2)
+        :param sample_weights: How much each sample counts.
+            Shape: (samples,)
         :returns: The loss.
             Shape: ()
         """
-        emissions = tagger(self.tokens, self.sentences, self.sentence_of_word, lexical)
-        losses = negative_log_likelihood(emissions, constrain_transitions(tagger.transitions), self.tags, self.lengths)
-        return (losses * self.reviewed).sum()
+        inputs = self.tokens, self.sentences, self.sentence_of_word, lexical
+        emissions = functional_call(tagger, dict(parameters), inputs)
+        transitions = constrain_transitions(parameters.get("transitions", tagger.transitions))
+        losses = negative_log_likelihood(emissions, transitions, self.tags, self.lengths)
+        return (losses * self.reviewed * sample_weights[:, None]).sum()

@@ -1,6 +1,6 @@
 """The hyperparameters of a fine-tuning: logged to MLflow and saved with the model."""
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class TrainingConfig(BaseModel):
@@ -13,7 +13,7 @@ class TrainingConfig(BaseModel):
 
     window_pieces: int = Field(254, description="Pieces in one window of the encoder, without special tokens")
     window_overlap: int = Field(64, description="Pieces that two neighbouring windows share")
-    lexical_buckets: int = Field(2**17, description="Rows of the hashed table of lexical features")
+    lexical_buckets: int = Field(2**15, description="Rows of the hashed table of lexical features")
     lora_rank: int = Field(8, description="Rank of the adapter's matrices")
     adapted_share: float = Field(1 / 4, description="Share of the encoder's layers, the last ones, with the adapter")
     encoder_scale: float = Field(
@@ -22,25 +22,13 @@ class TrainingConfig(BaseModel):
         "the smaller it is, the more strongly the L2 penalty shrinks their weights",
     )
     sample_words: int = Field(100, description="Words in one sample of the head's training")
-    l2: float = Field(0.3, description="Half of it times the squared weights is added to the summed loss, in nats")
-    first_iterations: int = Field(
-        20, description="L-BFGS iterations of the head in a first fine-tuning, and after the adapter was trained"
-    )
-    later_iterations: int = Field(15, description="L-BFGS iterations of the head when it starts from a champion's")
+    l2: float = Field(1.0, description="Half of it times the squared weights is added to the summed loss, in nats")
+    first_iterations: int = Field(60, description="L-BFGS iterations of a head that starts from nothing")
+    later_iterations: int = Field(10, description="L-BFGS iterations of a head that starts from a champion's")
     adapter_steps: int = Field(64, description="Optimiser steps of the adapter each time it is trained")
     adapter_batch_windows: int = Field(4, description="Windows of the encoder in one optimiser step of the adapter")
-    first_adaptation: int = Field(
-        128, description="Documents after which the adapter is first trained; then whenever their number has doubled"
-    )
     adapter_learning_rate: float = Field(5e-4, description="AdamW's learning rate for the adapter")
     empty_samples: float = Field(2.0, description="Samples without an entity for each sample with one")
     replay_documents: int = Field(32, description="Earlier documents that are replayed at most")
     replay_samples: int = Field(400, description="Samples of earlier documents at most")
-    outside_penalty: float = Field(0.5, description="Nats subtracted from the score of 'no entity' in extraction")
-    least_confidence: float = Field(0.3, description="Least posterior probability of an extracted entity")
-    least_common_type_confidence: float = Field(
-        0.05,
-        description="Least posterior probability of the likeliest entity of a type that most documents have",
-        validation_alias=AliasChoices("least_common_type_confidence", "least_usual_confidence"),  # the old name
-    )
     seed: int = Field(0, description="Seed of the adapter's initial weights and of the choice of samples")

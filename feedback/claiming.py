@@ -1,6 +1,7 @@
 """How jobs pass to flow runs: launched for one, claimed, answered, or released when the run fails."""
 
 from collections.abc import Collection, Sequence
+from itertools import count
 
 from sqlalchemy import ColumnElement
 from sqlmodel import Session, and_, col, or_, select, update
@@ -84,6 +85,17 @@ def release_jobs(session: Session, run_id: str, reason: str) -> dict[str, int]:
             session.add(job)
     session.flush()
     return failures
+
+
+def split_jobs(session: Session, job_ids: Sequence[str], reason: str) -> None:
+    """Release jobs whose common version was refused: runs on at most half of them each find those that are to blame."""
+    halvings = next(n for n in count() if _MAX_SUSPECTS >> n <= max(len(job_ids) // 2, 1))
+    refused = f"Refused together with {len(job_ids) - 1} other jobs, so each part is tried alone. {reason}"
+    session.exec(
+        update(Job)
+        .where(col(Job.id).in_(job_ids))
+        .values(claiming_run_id=None, launched_run_id=None, failures=_SUSPECT_FAILURES + halvings, last_failure=refused)
+    )
 
 
 def cancel_jobs(session: Session, run_id: str) -> None:

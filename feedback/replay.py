@@ -5,32 +5,29 @@ from collections.abc import Collection
 
 from sqlmodel import Session, col, select
 
-from registry.audit import list_documents_changed_since
 from registry.outcome import Decision
 from registry.tables import Document, Job, JobDocument
 
+_LEARNED = {Decision.PROMOTED, Decision.NOT_TRAINED}  # earlier versions did not train on held-out documents
 
-def choose_replay_documents(session: Session, excluded: Collection[str], limit: int) -> list[str]:
-    """Return the ids of earlier documents to replay: those no champion has learned, newest first, then a random choice.
 
-    A champion has learned what was refused before it, since its run replayed that. It has not learned what changed in
-    a document's annotations after its run.
+def list_learned_documents(session: Session) -> list[str]:
+    """Return the ids of the documents whose last answered job was promoted, in the order of those jobs.
+
+    The others are set aside: no model learns from them until a person sends feedback on them again, or promotes the
+    version that was refused.
     """
     decision = col(Job.outcome)["decision"].as_string()
-    query = select(JobDocument.document_id, Job.id, decision).join(Job).join(Document)
-    query = query.where(col(Document.held_out).is_(False), col(Job.outcome).is_not(None))
-    unlearned: dict[str, None] = {}  # used as ordered sets
-    learned: dict[str, None] = {}
-    last_promoted = None
-    for document_id, job_id, decided in session.exec(query.order_by(col(Job.number))):
-        unlearned.pop(document_id, None)
-        unlearned[document_id] = None
-        if decided == Decision.PROMOTED:
-            learned |= unlearned
-            unlearned, last_promoted = {}, job_id
-    changed = list_documents_changed_since(session, last_promoted)
-    unlearned |= {document_id: None for document_id in learned if document_id in changed}
-    earlier = [document_id for document_id in learned if document_id not in unlearned]
-    random.Random(len(learned) + len(unlearned)).shuffle(earlier)  # noqa: S311  (which are replayed is no secret)
-    chosen = [*reversed(unlearned), *earlier]
-    return [document_id for document_id in chosen if document_id not in excluded][:limit]
+    query = select(JobDocument.document_id, decision).join(Job).join(Document).where(col(Job.outcome).is_not(None))
+    learned: dict[str, None] = {}  # used as an ordered set
+    for document_id, decided in session.exec(query.order_by(col(Job.number))):
+        learned.pop(document_id, None)
+        if decided in _LEARNED:
+            learned[document_id] = None
+    return list(learned)
+
+
+def choose_replay_documents(learned: Collection[str], excluded: Collection[str], limit: int) -> list[str]:
+    """Return a random choice of the learned documents; the same for the same documents."""
+    earlier = [document_id for document_id in learned if document_id not in excluded]
+    return random.Random(len(earlier)).sample(earlier, min(limit, len(earlier)))  # noqa: S311  (which is no secret)

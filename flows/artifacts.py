@@ -41,8 +41,6 @@ def publish_report(
     if outcome.mlflow_run_id:
         registry.log_chart(outcome.mlflow_run_id, outcome)
         lines += ["", f"[Run in MLflow]({registry.get_run_url(outcome.mlflow_run_id)})"]
-    if count := len(outcome.held_out_documents):
-        lines += ["", f"Held-out documents in this feedback, which measure models only: {count}."]
     create_markdown_artifact("\n".join(lines), "report", outcome.reason)
 
 
@@ -61,16 +59,15 @@ def _score_table(outcome: Outcome) -> list[str]:
     def reproduced(scores: ModelScores) -> str:
         return "–" if scores.corrections_reproduced is None else f"{scores.corrections_reproduced:.3f}"
 
-    types = sorted({name for _, scores in models for name in scores.held_out.value_by_type})
-    documents = models[0][1].held_out.document_count
+    types = sorted({name for _, scores in models for name in scores.unseen.value_by_type})
+    documents = models[0][1].unseen.document_count
     return [
         row("", [label for label, _ in models]),
         row("---", ["---"] * len(models)),
-        row("**score**", [f"**{scores.score:.3f}**" for _, scores in models]),
         row("corrections reproduced", [reproduced(scores) for _, scores in models]),
-        row(f"value F1, {documents} held out", [f"{scores.held_out.value.f1:.3f}" for _, scores in models]),
-        row(f"span F1, {documents} held out", [f"{scores.held_out.span.f1:.3f}" for _, scores in models]),
-        *(row(f"value F1 {name}", [value_f1(scores.held_out, name) for _, scores in models]) for name in types),
+        row(f"value F1, {documents} unseen", [f"{scores.unseen.value.f1:.3f}" for _, scores in models]),
+        row(f"span F1, {documents} unseen", [f"{scores.unseen.span.f1:.3f}" for _, scores in models]),
+        *(row(f"value F1 {name}", [value_f1(scores.unseen, name) for _, scores in models]) for name in types),
     ]
 
 

@@ -1,6 +1,6 @@
 """The flow that turns feedback into a better model: load, fine-tune, evaluate, register, promote."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,14 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, Field
 
-from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningError, FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import load_encoder
-from embeddinggemma_feasibility.tagger import Tagger
-from feedback.claiming import add_manual_job, answer_jobs, claim_jobs, is_rerun_by_hand
-from feedback.promotion import Comparison, Contestant, compare_models, decide, get_predictions
+from embeddinggemma_feasibility.trained_model import TrainedModel
+from feedback.claiming import add_manual_job, answer_jobs, claim_jobs, is_rerun_by_hand, split_jobs
+from feedback.promotion import Comparison, Contestant, compare_models, decide, get_served
 from feedback.training_set import TrainingSet, load_training_set
 from flows.artifacts import Progress, publish_report
 from registry.cache import build_representation_cache
-from registry.corrections import add_corrections
 from registry.database import open_session
 from registry.errors import ConflictError, UnavailableError
 from registry.models import ModelRegistry
@@ -38,9 +36,9 @@ class LearningRequest(BaseModel):
 
 @dataclass(frozen=True)
 class Model:
-    """A tagger with its registered version or, before it is registered, its MLflow run."""
+    """A trained model with its registered version or, before it is registered, its MLflow run."""
 
-    tagger: Tagger
+    trained: TrainedModel
     version: str | None = None
     mlflow_run_id: str | None = None
 
@@ -90,7 +88,7 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
         challenger = save_challenger(flow_run_id, training_set, champion, tuned)
     evaluated = evaluate(training_set, champion, challenger, progress)
     outcome = register(flow_run_id, training_set, challenger, evaluated.comparison)
-    promote(training_set, outcome, evaluated.comparison)
+    promote(training_set, outcome)
     report(training_set, outcome, evaluated)
     progress.reach(100)
     return Completed(message=outcome.reason)
@@ -112,7 +110,7 @@ def load_models(flow_run_id: str) -> tuple[Model | None, Model | None]:
     """Load the champion and, if this run was interrupted after its training, the challenger."""
     registry = ModelRegistry(get_settings())
     version, trained = registry.find_champion(), registry.find_challenger(flow_run_id)
-    champion = Model(registry.load_tagger(version), version=version) if version else None
+    champion = Model(registry.load_model(version), version=version) if version else None
     return champion, Model(trained[1], mlflow_run_id=trained[0]) if trained else None
 
 
@@ -121,11 +119,13 @@ def fine_tune(training_set: TrainingSet, champion: Model | None, progress: Progr
     """Fine-tune the champion on the training documents and the replayed ones."""
     return fine_tune_model(
         training_set.training,
-        champion.tagger if champion else None,
+        champion.trained if champion else None,
         training_set.replay,
+        training_set.earlier_count,
+        training_set.measured,
         load_encoder(get_settings().encoder),
         cache=build_representation_cache(get_settings()),
-        on_progress=lambda share: progress.reach(5 + 50 * share),
+        on_progress=lambda share: progress.reach(5 + 60 * share),
     )
 
 
@@ -145,17 +145,16 @@ def save_challenger(
     parent = champion.version if champion else None
     registry = ModelRegistry(get_settings())
     run_id = registry.save_challenger(flow_run_id, tuned, training_set.training, training_set.replay, parent)
-    return Model(tuned.tagger, mlflow_run_id=run_id)
+    return Model(tuned.model, mlflow_run_id=run_id)
 
 
 @_computing_task
 def evaluate(
     training_set: TrainingSet, champion: Model | None, challenger: Model | None, progress: Progress
 ) -> Evaluated:
-    """Extract the documents that measure with both models, and compare the models."""
-    documents = [*training_set.held_out, *training_set.training, *training_set.corrected]
-    before = _extract_all(champion, documents, lambda share: progress.reach(55 + 20 * share))
-    after = _extract_all(challenger, documents, lambda share: progress.reach(75 + 20 * share))
+    """Extract the documents of the training set with both models, and compare the models."""
+    before = _extract_all(champion, training_set, lambda share: progress.reach(65 + 15 * share))
+    after = _extract_all(challenger, training_set, lambda share: progress.reach(80 + 15 * share))
     return Evaluated(before, after, compare_models(training_set, before, after))
 
 
@@ -170,7 +169,6 @@ def register(flow_run_id: str, training_set: TrainingSet, challenger: Model | No
         champion=comparison.champion,
         challenger=comparison.challenger,
         training_documents=[data.document_id for data in training_set.training],
-        held_out_documents=training_set.held_out_feedback,
         mlflow_run_id=challenger.mlflow_run_id if challenger else None,
     )
     if outcome.challenger and outcome.mlflow_run_id:
@@ -180,30 +178,33 @@ def register(flow_run_id: str, training_set: TrainingSet, challenger: Model | No
 
 
 @_task_with_neighbours
-def promote(training_set: TrainingSet, outcome: Outcome, comparison: Comparison) -> None:
-    """Make the new version the champion if that was decided, and answer the jobs."""
+def promote(training_set: TrainingSet, outcome: Outcome) -> None:
+    """Make the new version the champion if that was decided, and answer the jobs; refused jobs are tried in parts."""
     if outcome.decision == Decision.PROMOTED and outcome.challenger and outcome.challenger.version:
         ModelRegistry(get_settings()).promote(outcome.challenger.version)
     with open_session(get_settings()) as session:
-        answer_jobs(session, training_set.job_ids, outcome)
-        add_corrections(session, comparison.new_corrections)
+        if outcome.decision == Decision.NOT_PROMOTED and len(training_set.job_ids) > 1:
+            split_jobs(session, training_set.job_ids, outcome.reason)
+        else:
+            answer_jobs(session, training_set.job_ids, outcome)
 
 
 @_task_with_neighbours
 def report(training_set: TrainingSet, outcome: Outcome, evaluated: Evaluated) -> None:
     """Publish the report, after the promotion: nobody waits for it."""
-    before, after = (get_predictions(training_set, model) for model in (evaluated.champion, evaluated.challenger))
+    before, after = (get_served(training_set, model) for model in (evaluated.champion, evaluated.challenger))
     publish_report(outcome, training_set.training, before, after)
 
 
 def _extract_all(
-    model: Model | None, documents: Sequence[AnnotationData], on_share: Callable[[float], None]
+    model: Model | None, training_set: TrainingSet, on_share: Callable[[float], None]
 ) -> Contestant | None:
     if model is None:
         on_share(1)
         return None
-    predictions, cache = {}, build_representation_cache(get_settings())
-    for number, data in enumerate(documents, 1):
-        predictions[data.document_id] = model.tagger.extract(data.text, cache)
-        on_share(number / len(documents))
-    return Contestant(model.version, predictions)
+    cache = build_representation_cache(get_settings())
+    served = {data.document_id: model.trained.served.extract(data.text, cache) for data in training_set.training}
+    on_share(0.5)
+    unseen = {data.document_id: model.trained.extract_unseen(data, cache) for data in training_set.measured}
+    on_share(1)
+    return Contestant(model.version, served, unseen)

@@ -140,7 +140,7 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> lis
 
 def _lock_annotations(session: Session, document_id: str) -> None:
     """Let only one transaction at a time change a document's annotations, by an update that changes nothing."""
-    unchanged = update(Document).where(col(Document.id) == document_id).values(held_out=Document.held_out)
+    unchanged = update(Document).where(col(Document.id) == document_id).values(filename=Document.filename)
     session.exec(unchanged.execution_options(synchronize_session=False))
 
 

@@ -32,12 +32,6 @@ def list_entries(
     return page, session.exec(count).one()
 
 
-def list_documents_changed_since(session: Session, job_id: str | None) -> set[str | None]:
-    """Return the documents of which an annotation was created, changed or deleted after the job was added."""
-    stored = select(func.max(AuditEntry.id)).where(AuditEntry.entity_id == job_id).scalar_subquery()
-    return set(session.exec(select(AuditEntry.document_id).where(_OF_ANNOTATIONS, col(AuditEntry.id) > stored)))
-
-
 def delete_old_values(session: Session, document_id: str) -> None:
     """Delete the old values of a document's annotations from the log; the entries remain."""
     session.exec(update(AuditEntry).where(col(AuditEntry.document_id) == document_id).values(before=None))

@@ -50,11 +50,9 @@ def list_jobs(session: Session, offset: int, limit: int, job_type: JobType | Non
     return page, session.exec(count).one()
 
 
-def list_job_documents(session: Session, job_ids: Sequence[str], held_out: bool | None = None) -> Sequence[str]:
+def list_job_documents(session: Session, job_ids: Sequence[str]) -> Sequence[str]:
     """Return the ids of the jobs' documents, each once, in the order of their upload."""
     query = select(Document.id).join(JobDocument).where(col(JobDocument.job_id).in_(job_ids))
-    if held_out is not None:
-        query = query.where(col(Document.held_out).is_(held_out))
     return list(dict.fromkeys(session.exec(query.order_by(col(Document.created_at))).all()))
 
 

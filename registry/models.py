@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,6 +24,7 @@ from pydantic import AliasChoices, BaseModel, Field
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.tagger import Tagger
+from embeddinggemma_feasibility.trained_model import TrainedModel
 from registry.cache import build_model_cache, copy_model, hash_files
 from registry.errors import NotFoundError, TamperedModelError, build_outage_error, is_outage_status
 from registry.outcome import Decision, ModelScores, Outcome
@@ -31,7 +32,8 @@ from registry.settings import Settings
 from registry.tracking import log_chart, log_comparison, log_fine_tuning
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-_SHA256 = "model_sha256"
+_SERVED, _TRAINING = "model", "training"  # folders of an MLflow run
+_SHA256 = {_SERVED: "model_sha256", _TRAINING: "training_sha256"}  # tags with the hashes of their files
 _MISSING = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 
 
@@ -91,12 +93,19 @@ class ModelRegistry:
 
     @_needs_mlflow()
     def load_tagger(self, version: str) -> Tagger:
-        """Load the tagger of a version, from this machine's copy or from MLflow.
+        """Load the tagger that a version serves, from this machine's copy or from MLflow.
 
         Raises NotFoundError, and TamperedModelError if its files are not those that were registered.
         """
         found = self._get(version)
-        return self._load_tagger(str(found.run_id), found.tags.get(_SHA256, ""))
+        with self._open_folder(str(found.run_id), _SERVED, found.tags) as served:
+            return Tagger.load(served, self._settings.encoder)
+
+    @_needs_mlflow()
+    def load_model(self, version: str) -> TrainedModel:
+        """Load all of a version, to train it further; raises as `load_tagger` does."""
+        found = self._get(version)
+        return self._load_model(str(found.run_id), found.tags)
 
     @_needs_mlflow()
     def get_version(self, version: str) -> ModelVersion:
@@ -140,20 +149,19 @@ class ModelRegistry:
         lineage = Lineage(training=_list_spans(training), replay=_list_spans(replay))
         self._client.log_dict(run_id, lineage.model_dump(), "lineage.json")
         with tempfile.TemporaryDirectory() as folder:
-            fine_tuning.tagger.save(Path(folder))
-            self._client.log_artifacts(run_id, folder, "model")
-            sha256 = hash_files(Path(folder))
-            self._client.set_tag(run_id, _SHA256, sha256)
-            self._cache.add(sha256, lambda new: shutil.copytree(folder, new))
+            fine_tuning.model.save(Path(folder) / _SERVED, Path(folder) / _TRAINING)
+            self._client.log_artifacts(run_id, folder)
+            for name, tag in _SHA256.items():
+                self._cache_folder(run_id, Path(folder) / name, tag)
         self._client.set_tag(run_id, "trained", "yes")
         return run_id
 
     @_needs_mlflow()
-    def find_challenger(self, flow_run_id: str) -> tuple[str, Tagger] | None:
-        """Return the tagger that a flow run has trained already, with the id of its MLflow run."""
+    def find_challenger(self, flow_run_id: str) -> tuple[str, TrainedModel] | None:
+        """Return the model that a flow run has trained already, with the id of its MLflow run."""
         query = f"tags.flow_run_id = '{flow_run_id}' and tags.trained = 'yes'"
         for run in self._client.search_runs([self._experiment_id], query):
-            return str(run.info.run_id), self._load_tagger(str(run.info.run_id), run.data.tags.get(_SHA256, ""))
+            return str(run.info.run_id), self._load_model(str(run.info.run_id), run.data.tags)
         return None
 
     @_needs_mlflow()
@@ -170,7 +178,7 @@ class ModelRegistry:
             self._name,
             f"runs:/{run_id}/model",
             run_id,
-            tags={"parent_version": tags["parent_version"], _SHA256: tags[_SHA256], "decision": decision},
+            tags={"decision": decision} | {name: tags[name] for name in ("parent_version", *_SHA256.values())},
             description=outcome.reason,
         )
         version = str(created.version)
@@ -215,17 +223,33 @@ class ModelRegistry:
             _check_missing(error)
             raise NotFoundError(f"There is no model version {version}") from error
 
-    def _load_tagger(self, run_id: str, sha256: str) -> Tagger:
+    def _cache_folder(self, run_id: str, folder: Path, tag: str) -> None:
+        sha256 = hash_files(folder)
+        self._client.set_tag(run_id, tag, sha256)
+        self._cache.add(sha256, lambda new: shutil.copytree(folder, new))
+
+    def _load_model(self, run_id: str, tags: Mapping[str, str]) -> TrainedModel:
+        with self._open_folder(run_id, _SERVED, tags) as served:
+            if _SHA256[_TRAINING] not in tags:  # a version of an earlier release
+                return TrainedModel.load(served, None, self._settings.encoder)
+            with self._open_folder(run_id, _TRAINING, tags) as training:
+                return TrainedModel.load(served, training, self._settings.encoder)
+
+    @contextmanager
+    def _open_folder(self, run_id: str, name: str, tags: Mapping[str, str]) -> Iterator[Path]:
+        """Provide a temporary copy of a run's folder, from the cache or from MLflow."""
+        sha256 = tags.get(_SHA256[name], "")
         with tempfile.TemporaryDirectory() as folder:
             path = self._cache.load(sha256, lambda cached: copy_model(cached, Path(folder) / "cached", sha256))
             if path is None:
-                path = Path(self._client.download_artifacts(run_id, "model", folder))
+                path = Path(self._client.download_artifacts(run_id, name, folder))
                 if hash_files(path) != sha256:
                     raise TamperedModelError(
                         f"The model of MLflow run {run_id} is not the one that was registered: promote another version"
                     )
-                self._cache.add(sha256, lambda new: shutil.copytree(path, new))
-            return Tagger.load(path, self._settings.encoder)
+                downloaded = path
+                self._cache.add(sha256, lambda new: shutil.copytree(downloaded, new))
+            yield path
 
     def _describe(self, found: MlflowVersion, champion: str | None) -> ModelVersion:
         run_id = str(found.run_id)

@@ -26,27 +26,30 @@ class ModelScores(BaseModel):
     """One model's scores in a comparison."""
 
     version: str | None = Field(None, description="Registered version; null until it is registered")
-    score: float = Field(description="The number by which models are compared, from 0 to 1: decision 0003")
+    score: float | None = Field(
+        description="Value F1 on the documents in `unseen`, by which models are compared; null if there is none"
+    )
     corrections_reproduced: float | None = Field(
         None,
         validation_alias=AliasChoices("corrections_reproduced", "corrections_kept"),  # the name in earlier versions
-        description="Share of all corrections so far that the model reproduces; null once five are held out",
+        description="Share of the values that this feedback corrected which the model gets right",
     )
-    held_out: Evaluation = Field(description="Scores on the held-out documents, from which no model learns")
+    unseen: Evaluation = Field(
+        validation_alias=AliasChoices("unseen", "held_out"),
+        description="Scores on earlier documents, each measured by a part of the model that has not learned from it",
+    )
 
 
 class Outcome(BaseModel):
     """The result of a run."""
 
     decision: Decision = Field(
-        description="`not_trained`: all documents were held out or deleted; `failed` and `cancelled`: no model was made"
+        description="`not_promoted`: the feedback is set aside until it is sent again or the version is promoted; "
+        "`not_trained`: all documents were deleted; `failed` and `cancelled`: no model was made"
     )
     reason: str = Field(description="Why, in one or two sentences")
     flow_run_id: str
     challenger: ModelScores | None = Field(None, description="The version made by this run; null if none was trained")
     champion: ModelScores | None = Field(None, description="The version served before; null before the first")
     training_documents: list[str] = Field(default_factory=list, description="Documents from which this run learned")
-    held_out_documents: list[str] = Field(
-        default_factory=list, description="Documents of this feedback that are held out: they measure models only"
-    )
     mlflow_run_id: str | None = None

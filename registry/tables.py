@@ -72,7 +72,6 @@ class DocumentBase(SQLModel):
     size_bytes: int
     page_count: int
     character_count: int
-    held_out: bool = Field(description="Feedback on a held-out document measures models; no model learns from it")
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime, index=True)
 
 
@@ -177,14 +176,6 @@ class JobDocument(SQLModel, table=True):
 
     job_id: str = _foreign_key("job.id", primary_key=True)
     document_id: str = _foreign_key("document.id", primary_key=True)
-
-
-class Correction(SQLModel, table=True):
-    """A value on which a model and a reviewer once disagreed; the current annotations say who was right."""
-
-    document_id: str = _foreign_key("document.id", primary_key=True)
-    type: str = Field(primary_key=True)
-    value: str = Field(primary_key=True, sa_type=Text, description="Normalised as in `evaluation.normalise_value`")
 
 
 class ApiKey(SQLModel, table=True):

@@ -18,7 +18,7 @@ def log_fine_tuning(
     client: MlflowClient, run_id: str, fine_tuning: FineTuningResult, training: int, replay: int
 ) -> None:
     """Log the parameters, the numbers of training and replay documents, and the loss of each step."""
-    tagger, now = fine_tuning.tagger, _now()
+    tagger, now = fine_tuning.model.served, _now()
     params = {
         **tagger.config.model_dump(),
         "encoder": tagger.encoder.name,
@@ -38,12 +38,11 @@ def log_comparison(client: MlflowClient, run_id: str, outcome: Outcome) -> None:
     challenger, champion = outcome.challenger, outcome.champion
     if challenger is None:
         return
-    metrics = {"score": challenger.score, **_metrics("held_out", challenger.held_out)}
+    metrics = _metrics("unseen", challenger.unseen)
     if challenger.corrections_reproduced is not None:
         metrics["corrections_reproduced"] = challenger.corrections_reproduced
     if champion:
-        metrics["champion/score"] = champion.score
-        metrics |= _metrics("champion", champion.held_out)
+        metrics |= _metrics("champion", champion.unseen)
     now = _now()
     client.log_batch(run_id, [Metric(_clean(name), value, now, 0) for name, value in metrics.items()])
     client.log_dict(run_id, challenger.model_dump(mode="json"), "scores.json")
@@ -57,21 +56,20 @@ def log_chart(client: MlflowClient, run_id: str, outcome: Outcome) -> None:
 
 
 def draw_chart(losses: list[float], challenger: ModelScores, champion: ModelScores | None) -> Figure:
-    """Draw the loss curve, and the value F1 of each type on held-out documents, beside the champion's."""
+    """Draw the loss curve, and the value F1 of each type on unseen documents, beside the champion's."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     curve, bars = figure.subplots(1, 2)
     curve.plot(range(1, len(losses) + 1), losses, color="tab:blue")
     curve.set(title="Training loss", xlabel="step", ylabel="nats a window", yscale="log")
     both = {"champion": champion, "challenger": challenger} if champion else {"challenger": challenger}
-    types = sorted({name for scores in both.values() for name in scores.held_out.value_by_type})
+    types = sorted({name for scores in both.values() for name in scores.unseen.value_by_type})
     for index, (label, scores) in enumerate(both.items()):
-        of_type = scores.held_out.value_by_type
+        of_type = scores.unseen.value_by_type
         heights = [of_type[name].f1 if name in of_type else 0.0 for name in types]
         places = [position + 0.4 * index for position in range(len(types))]
-        bars.barh(places, heights, 0.38, label=f"{label}: score {scores.score:.2f}")
+        bars.barh(places, heights, 0.38, label=f"{label}: {scores.unseen.value.f1:.2f}")
     bars.set_yticks([position + 0.2 * (len(both) - 1) for position in range(len(types))], types)
-    title = f"Value F1 on {challenger.held_out.document_count} held-out documents"
-    bars.set(title=title if types else f"{title}: corrections decide", xlim=(0, 1))
+    bars.set(title=f"Value F1 on {challenger.unseen.document_count} unseen documents", xlim=(0, 1))
     bars.legend(loc="lower center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False)
     return figure
 

@@ -35,7 +35,7 @@ def upload(client: ReviewerClient, http: httpx.Client, seeds: range, held_out: b
 
 @pytest.fixture(scope="module")
 def corrected(client: ReviewerClient, http: httpx.Client) -> ReviewedDocument:
-    return upload(client, http, range(50), held_out=False)
+    return upload(client, http, range(50))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_feedback_on_a_held_out_document_measures_and_does_not_train(
 def test_burst_with_an_invented_type_is_learned_and_every_job_is_answered(
     client: ReviewerClient, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
 ) -> None:
-    second = upload(client, http, range(200, 250), held_out=False)
+    second = upload(client, http, range(200, 250))
     start = second.text.index("\n") + 1
     invented = ReviewedDocument(second.id, second.text, (*second.spans, Span(start, start + 5, "cláusula/nova")))
     jobs = [client.wait_for_job(job) for job in (client.feed_back(corrected), client.feed_back(invented))]

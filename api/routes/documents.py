@@ -10,7 +10,6 @@ from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, Servi
 from api.errors import document_errors
 from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
 from embeddinggemma_feasibility.annotation_data import Entity
-from feedback.held_out import is_held_out
 from intake.location import locate
 from intake.reading import read_document
 from registry.audit import delete_old_values
@@ -53,7 +52,6 @@ def upload_document(
         size_bytes=len(content),
         page_count=read.page_count,
         character_count=len(read.text),
-        held_out=is_held_out(sha256),
         text=read.text,
     )
     services.store.save(document.id, content, read.boxes)

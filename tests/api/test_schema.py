@@ -90,7 +90,7 @@ class Api:
             session.exec(delete(Document).where(col(Document.id) == DOCUMENT_ID))
             session.add(Document(
                 id=DOCUMENT_ID, filename="a.pdf", media_type="application/pdf", sha256="0", size_bytes=1,
-                page_count=1, character_count=len(TEXT), held_out=False, text=TEXT,
+                page_count=1, character_count=len(TEXT), text=TEXT,
             ))  # fmt: skip
             session.flush()
             session.add(Annotation(id=ANNOTATION_ID, document_id=DOCUMENT_ID, type="x", value="00", start=1, end=3))

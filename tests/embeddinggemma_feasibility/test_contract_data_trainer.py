@@ -17,7 +17,7 @@ def score(tagger: Tagger, documents: list[AnnotationData]) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def champion(contracts: list[AnnotationData], tiny_encoder: Encoder) -> Tagger:
-    return fine_tune_model(contracts, encoder=tiny_encoder).tagger
+    return fine_tune_model(contracts, encoder=tiny_encoder).model.served
 
 
 def test_eight_contracts_tiny_encoder_learned_perfectly(champion: Tagger, contracts: list[AnnotationData]) -> None:
@@ -26,7 +26,7 @@ def test_eight_contracts_tiny_encoder_learned_perfectly(champion: Tagger, contra
 
 
 def test_eight_contracts_packaged_encoder_learned_perfectly(contracts: list[AnnotationData]) -> None:
-    evaluation = score(fine_tune_model(contracts, encoder=load_encoder(PACKAGED)).tagger, contracts)
+    evaluation = score(fine_tune_model(contracts, encoder=load_encoder(PACKAGED)).model.served, contracts)
     assert evaluation.value.f1 == evaluation.span.f1 == 1.0
 
 
@@ -35,7 +35,7 @@ def test_challenger_learns_the_feedback_and_the_champion_stays_as_it_was(
 ) -> None:
     before = [champion.extract(data.text) for data in contracts]
     corrected = dataclasses.replace(contracts[0], spans=contracts[0].spans[:1])
-    challenger = fine_tune_model([corrected], champion).tagger
+    challenger = fine_tune_model([corrected], champion).model.served
     assert score(challenger, [corrected]).value.f1 == 1.0
     assert [champion.extract(data.text) for data in contracts] == before
 
@@ -44,7 +44,7 @@ def test_new_type_is_appended_to_the_champions_types(champion: Tagger, contracts
     data = contracts[2]
     start = data.text.index("Objeto")
     extended = dataclasses.replace(data, spans=(*data.spans, Span(start, start + len("Objeto"), "título/cláusula")))
-    challenger = fine_tune_model([extended], champion, contracts[:2]).tagger
+    challenger = fine_tune_model([extended], champion, contracts[:2]).model.served
     assert challenger.types == (*champion.types, "título/cláusula")
     assert score(challenger, [extended]).value.f1 == 1.0
 
@@ -59,7 +59,7 @@ def test_two_types_on_one_span_and_nested_spans_are_learned(tiny_encoder: Encode
         Span(company, company + 4, "brand"),
     )
     data = AnnotationData("nested", text, spans)
-    tagger = fine_tune_model([data], encoder=tiny_encoder).tagger
+    tagger = fine_tune_model([data], encoder=tiny_encoder).model.served
     assert {(entity.start, entity.end, entity.type) for entity in tagger.extract(text)} == {
         (span.start, span.end, span.type) for span in spans
     }
@@ -68,7 +68,7 @@ def test_two_types_on_one_span_and_nested_spans_are_learned(tiny_encoder: Encode
 def test_type_not_reviewed_in_a_replayed_document_is_not_unlearned_there(tiny_encoder: Encoder) -> None:
     old = AnnotationData("old", "Fee: 100 EUR. Place: Braga.", (Span(5, 12, "fee"),), frozenset({"fee"}))
     new = AnnotationData("new", "Fee: 200 EUR. Place: Braga.", (Span(5, 12, "fee"), Span(21, 26, "place")))
-    tagger = fine_tune_model([new], replay=[old], encoder=tiny_encoder).tagger
+    tagger = fine_tune_model([new], replay=[old], encoder=tiny_encoder).model.served
     assert "place" in {entity.type for entity in tagger.extract(old.text)}
 
 
@@ -85,7 +85,7 @@ def test_model_that_predicts_nothing_raises(contracts: list[AnnotationData], tin
 
 def test_training_changes_only_adapter_and_head(contracts: list[AnnotationData], tiny_encoder: Encoder) -> None:
     frozen = {name: value.clone() for name, value in tiny_encoder.model.state_dict().items()}
-    tagger = fine_tune_model(contracts, encoder=tiny_encoder, config=TrainingConfig(first_adaptation=8)).tagger
+    tagger = fine_tune_model(contracts, encoder=tiny_encoder, config=TrainingConfig(first_adaptation=8)).model.served
     assert all(torch.equal(frozen[name], value) for name, value in tiny_encoder.model.state_dict().items())
     assert tagger.adapted
     adapter = [value for name, value in tagger.adapted.named_parameters() if "lora_B" in name]

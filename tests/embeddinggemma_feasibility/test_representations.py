@@ -15,7 +15,7 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 @pytest.fixture(scope="module")
 def tagger(contracts: list[AnnotationData], tiny_encoder: Encoder) -> Tagger:
     config = TrainingConfig(first_adaptation=100)
-    return fine_tune_model(contracts[:3], encoder=tiny_encoder, config=config).tagger
+    return fine_tune_model(contracts[:3], encoder=tiny_encoder, config=config).model.served
 
 
 def change_adapter(tagger: Tagger) -> None:
@@ -36,7 +36,7 @@ def test_encoder_reads_a_text_once_and_the_entities_are_the_same(
 def test_challenger_shares_its_champions_representations_until_it_has_an_adapter(
     tagger: Tagger, contracts: list[AnnotationData]
 ) -> None:
-    challenger = fine_tune_model(contracts[3:4], tagger).tagger
+    challenger = fine_tune_model(contracts[3:4], tagger).model.served
     assert challenger.encoding_sha256() == tagger.encoding_sha256()
     challenger.add_adapter()
     before = challenger.encoding_sha256()

@@ -13,7 +13,7 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 
 @pytest.fixture(scope="module")
 def tagger(contracts: list[AnnotationData], tiny_encoder: Encoder) -> Tagger:
-    return fine_tune_model(contracts, encoder=tiny_encoder).tagger
+    return fine_tune_model(contracts, encoder=tiny_encoder).model.served
 
 
 def test_loaded_tagger_extracts_what_the_saved_one_extracted(
@@ -85,7 +85,7 @@ def test_entity_longer_than_a_window_is_one_entity(tiny_encoder: Encoder) -> Non
     clause = "begin " + "lei portuguesa " * 300 + "end"
     text = f"Fim . {clause} . Fim"
     data = AnnotationData("long", text, (Span(6, 6 + len(clause), "clause"),))
-    tagger = fine_tune_model([data], encoder=tiny_encoder).tagger
+    tagger = fine_tune_model([data], encoder=tiny_encoder).model.served
     assert [entity.value for entity in tagger.extract(text)] == [clause]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from mlflow import MlflowClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from registry.corrections import list_corrections
 from sqlmodel import Session
 
 from cli.installation import Stack
@@ -14,7 +15,6 @@ from flows import feedback
 from flows.artifacts import Progress
 from flows.feedback import LearningRequest, learn_from_feedback
 from registry.annotations import replace_annotations
-from registry.corrections import list_corrections
 from registry.errors import ConflictError
 from registry.jobs import add_job, get_job
 from registry.outcome import Decision
@@ -41,7 +41,7 @@ def add_feedback(session: Session, seed: int) -> str:
     contract = generate_contract(seed)
     document = Document(
         filename=contract.filename, media_type="text/plain", sha256=str(seed), size_bytes=1, page_count=1,
-        character_count=len(contract.text), held_out=False, text=contract.text,
+        character_count=len(contract.text), text=contract.text,
     )  # fmt: skip
     session.add(document)
     session.flush()
@@ -80,7 +80,7 @@ def test_run_interrupted_after_training_registers_the_trained_model(
 def test_run_with_nothing_marked_and_no_champion_fails_with_the_reason(session: Session) -> None:
     document = Document(
         filename="a", media_type="text/plain", sha256="a", size_bytes=1, page_count=1, character_count=5,
-        held_out=False, text="Nada.",
+        text="Nada.",
     )  # fmt: skip
     session.add(document)
     session.flush()

@@ -26,7 +26,7 @@ def marked(value: str, name: str = "party", **fields: Any) -> AnnotationBase:
 def add_document(session: Session, name: str = "a") -> Document:
     document = Document(
         filename=name, media_type="text/plain", sha256=name, size_bytes=1, page_count=1,
-        character_count=len(TEXT), held_out=False, text=TEXT,
+        character_count=len(TEXT), text=TEXT,
     )  # fmt: skip
     session.add(document)
     session.flush()

@@ -37,8 +37,8 @@ def register(
     registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], flow_run_id: str
 ) -> str:
     run_id = registry.save_challenger(flow_run_id, tuned, contracts[:1], contracts[1:3], None)
-    predictions = {data.document_id: tuned.tagger.extract(data.text) for data in contracts}
-    scores = ModelScores(score=1.0, corrections_reproduced=0.75, held_out=evaluate(contracts, predictions))
+    predictions = {data.document_id: tuned.model.served.extract(data.text) for data in contracts}
+    scores = ModelScores(score=1.0, corrections_reproduced=0.75, unseen=evaluate(contracts, predictions))
     outcome = Outcome(decision=Decision.PROMOTED, reason="It is better.", flow_run_id=flow_run_id, challenger=scores)
     version = registry.register(run_id, outcome)
     registry.log_chart(run_id, outcome)
@@ -50,7 +50,7 @@ def test_registered_version_loads_as_the_tagger_that_was_trained(
 ) -> None:
     version = register(registry, tuned, contracts, "run-1")
     text = contracts[0].text
-    assert registry.load_tagger(version).extract(text) == tuned.tagger.extract(text)
+    assert registry.load_tagger(version).extract(text) == tuned.model.served.extract(text)
 
 
 def test_model_is_downloaded_only_if_its_cached_copy_is_missing_or_changed(
@@ -92,7 +92,7 @@ def test_version_shows_scores_and_lineage_by_offsets_without_text(
 ) -> None:
     version = register(registry, tuned, contracts, "run-1")
     found, lineage = registry.get_version(version), registry.get_lineage(version)
-    assert found.scores.held_out.value.f1 == 1.0
+    assert found.scores.unseen.value.f1 == 1.0
     assert found.reason == "It is better."
     assert not found.is_champion
     first = contracts[0]
@@ -106,7 +106,7 @@ def test_registering_twice_makes_one_version(
     registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
     run_id = registry.save_challenger("run-1", tuned, contracts, [], None)
-    scores = ModelScores(score=1.0, held_out=evaluate([], {}))
+    scores = ModelScores(score=1.0, unseen=evaluate([], {}))
     outcome = Outcome(decision=Decision.PROMOTED, reason="r", flow_run_id="run-1", challenger=scores)
     assert registry.register(run_id, outcome) == registry.register(run_id, outcome) == "1"
     assert len(registry.list_versions()) == 1
@@ -140,8 +140,8 @@ def test_run_shows_parameters_loss_curve_and_scores_by_type(
     client = MlflowClient(settings.mlflow_tracking_uri)
     run = client.get_run(run_id)
     assert run.info.run_name == "v1 · trained on 0 documents"
-    assert run.data.metrics["held_out/value_f1"] == 1.0
-    assert run.data.metrics["held_out/value_f1 party"] == 1.0
+    assert run.data.metrics["unseen/value_f1"] == 1.0
+    assert run.data.metrics["unseen/value_f1 party"] == 1.0
     assert len(client.get_metric_history(run_id, "training/loss")) == len(tuned.losses)
     assert {artifact.path for artifact in client.list_artifacts(run_id)} >= {"lineage.json", "model", "report.png"}
 

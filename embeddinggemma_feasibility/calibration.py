@@ -1,0 +1,183 @@
+"""Calibration: how likely a value that the tagger ranks is right, learned on documents the tagger has not seen.
+
+A value is right if the document's reviewer marked it with that type anywhere. For each type, a logistic regression
+(Platt, 1999) maps the largest posterior of the value's mentions, and whether it is the type's likeliest value in the
+document, to the probability that it is right. The types' coefficients are drawn to common ones, and those to the ones
+of our development contracts, so that a type with few examples has usable probabilities, too.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
+from embeddinggemma_feasibility.evaluation import gold_values, normalise_value
+
+_PRIOR = (-0.5, 0.8, 1.0)
+_PRIOR_VALUES = 2.0  # values, of which 30 % are found, that are assumed when the threshold is chosen
+_PRIOR_RECALL = 0.3
+_TO_PRIOR, _TO_COMMON = 1.0, 2.0  # penalties on squared distances, half of which are added to the loss in nats
+
+_BINS = 10
+
+Coefficients = tuple[float, float, float]
+Array = NDArray[np.float64]
+
+
+class Example(NamedTuple):
+    """A value that was ranked in a document: the largest posterior of its mentions, and whether it is right."""
+
+    type: str
+    posterior: float
+    is_likeliest: bool
+    is_right: bool
+
+
+class Measurement(BaseModel):
+    """What a tagger ranked in one document that it has not seen, and how many values the reviewer marked there."""
+
+    examples: list[Example]
+    gold_count: int
+
+
+class Bin(NamedTuple):
+    """Extracted values of similar confidence: their number, mean confidence, and share that is right."""
+
+    size: int
+    confidence: float
+    right: float
+
+
+class Calibration(BaseModel):
+    """The coefficients of each type and of any other type, and the least probability of an extracted value."""
+
+    of_type: dict[str, Coefficients] = Field(default_factory=dict)
+    of_any_type: Coefficients = _PRIOR
+    threshold: float = 0.1
+
+    def select(self, ranked: Sequence[Entity]) -> list[Entity]:
+        """Return the entities that are likely enough to be right, each with the probability that its value is right.
+
+        A mention is kept if its own posterior would be enough. `ranked` starts with the likeliest.
+        """
+        probabilities: dict[tuple[str, str], float] = {}
+        likeliest: dict[str, str] = {}
+        kept = []
+        for entity in ranked:
+            value = normalise_value(entity.value)
+            is_likeliest = likeliest.setdefault(entity.type, value) == value
+            probability = self._estimate(entity.type, entity.confidence, is_likeliest)
+            of_value = probabilities.setdefault((entity.type, value), probability)
+            if probability >= self.threshold:
+                kept.append(Entity(entity.type, entity.value, entity.start, entity.end, of_value))
+        return kept
+
+    def _estimate(self, type_name: str, posterior: float, is_likeliest: bool) -> float:
+        coefficients = self.of_type.get(type_name, self.of_any_type)
+        return float(expit(np.dot(coefficients, _describe(posterior, is_likeliest))))
+
+
+def measure(document: AnnotationData, ranked: Sequence[Entity]) -> Measurement:
+    """Compare with the annotations what a tagger that has not seen the document ranks in it, likeliest first."""
+    gold = {(value.type, value.value) for value in gold_values(document)}
+    examples: dict[tuple[str, str], Example] = {}
+    seen = set()
+    for entity in ranked:
+        value = entity.type, normalise_value(entity.value)
+        if document.is_reviewed(entity.type) and value not in examples:
+            examples[value] = Example(entity.type, entity.confidence, entity.type not in seen, value in gold)
+        seen.add(entity.type)
+    return Measurement(examples=list(examples.values()), gold_count=len(gold))
+
+
+def calibrate(measurements: Iterable[Measurement]) -> Calibration:
+    """Fit the coefficients to the measurements, then choose the threshold that leads to the best expected F1.
+
+    The threshold that maximises F1 is half of the best F1 (Lipton et al., 2014).
+    """
+    measurements = list(measurements)
+    examples = list(chain.from_iterable(measurement.examples for measurement in measurements))
+    if not examples:
+        return Calibration()
+    types = sorted({example.type for example in examples})
+    column = {name: index for index, name in enumerate(types)}
+    inputs = np.array([_describe(example.posterior, example.is_likeliest) for example in examples])
+    right = np.array([example.is_right for example in examples], dtype=float)
+    type_of_example = np.array([column[example.type] for example in examples])
+    common, deviations = _fit(inputs, right, type_of_example, len(types))
+    probabilities = expit((inputs * (common + deviations[type_of_example])).sum(1))
+    gold_count = sum(measurement.gold_count for measurement in measurements)
+    return Calibration(
+        of_type={name: _as_tuple(common + deviations[index]) for name, index in column.items()},
+        of_any_type=_as_tuple(common),
+        threshold=_best_expected_f1(probabilities, gold_count) / 2,
+    )
+
+
+def find_calibration_error(calibration: Calibration, measurements: Iterable[Measurement]) -> tuple[float, list[Bin]]:
+    """Return the expected calibration error (Naeini et al., 2015) of the extracted values, and its ten bins."""
+    examples = chain.from_iterable(measurement.examples for measurement in measurements)
+    estimated = [(calibration._estimate(*example[:3]), example.is_right) for example in examples]
+    found = np.array([pair for pair in estimated if pair[0] >= calibration.threshold]).reshape(-1, 2)
+    index = np.minimum((found[:, 0] * _BINS).astype(int), _BINS - 1)
+    bins = [
+        Bin(int(of_bin.sum()), *found[of_bin].mean(0).tolist())
+        for of_bin in (index == number for number in range(_BINS))
+        if of_bin.any()
+    ]
+    return sum(b.size * abs(b.confidence - b.right) for b in bins) / max(len(found), 1), bins
+
+
+def _describe(posterior: float, is_likeliest: bool) -> tuple[float, float, float]:
+    return 1.0, float(logit(np.clip(posterior, 1e-6, 1 - 1e-6))), float(is_likeliest)
+
+
+def _fit(inputs: Array, right: Array, type_of_example: NDArray[np.int64], types: int) -> tuple[Array, Array]:
+    """Minimise the loss by L-BFGS.
+
+    :param inputs: What is known of each example.
+        Shape: (examples, 3)
+    :param right: 1 for each right example, else 0.
+        Shape: (examples,)
+    :param type_of_example: Index of each example's type.
+        Shape: (examples,)
+    :returns: The common coefficients, and each type's deviation from them.
+        Shapes: (3,), (types, 3)
+    """
+    prior = np.array(_PRIOR)
+
+    def evaluate_loss(flat: Array) -> tuple[float, Array]:
+        weights = flat.reshape(types + 1, -1)
+        deviations, from_prior = weights[1:], weights[0] - prior
+        scores = (inputs * (weights[0] + deviations[type_of_example])).sum(1)
+        loss = np.logaddexp(0, scores).sum() - right @ scores
+        loss += _TO_PRIOR / 2 * (from_prior**2).sum() + _TO_COMMON / 2 * (deviations**2).sum()
+        by_example = (expit(scores) - right)[:, None] * inputs
+        gradient = np.zeros_like(weights)
+        gradient[0] = by_example.sum(0) + _TO_PRIOR * from_prior
+        np.add.at(gradient, type_of_example + 1, by_example)
+        gradient[1:] += _TO_COMMON * deviations
+        return loss, gradient.ravel()
+
+    start = np.concatenate([prior, np.zeros(3 * types)])
+    weights = minimize(evaluate_loss, start, jac=True, method="L-BFGS-B").x.reshape(types + 1, -1)
+    return weights[0], weights[1:]
+
+
+def _best_expected_f1(probabilities: Array, gold_count: int) -> float:
+    """Return the largest F1 that any threshold is expected to reach."""
+    ordered = np.sort(probabilities)[::-1]
+    right = np.cumsum(ordered) + _PRIOR_RECALL * _PRIOR_VALUES
+    found = np.arange(1, len(ordered) + 1) + _PRIOR_VALUES
+    return float((2 * right / (found + gold_count + _PRIOR_VALUES)).max())
+
+
+def _as_tuple(coefficients: Array) -> Coefficients:
+    first, second, third = coefficients.tolist()
+    return first, second, third
