@@ -112,15 +112,19 @@ class Tagger(nn.Module):
         return outputs
 
     def represent(self, text: str, cache: DiskCache | None = None) -> Representation:
-        """Return the head's input for a text, from `cache` if it is there; otherwise compute and cache it."""
+        """Return the head's input for a text, from `cache` if it is there; otherwise compute and cache it.
+
+        If another thread computes it for the same cache, wait for that one.
+        """
         if cache is None:
             return self._represent(text)
         sha256 = hashlib.sha256(f"{self.encoding_sha256()} {text}".encode()).hexdigest()
-        representation = cache.load(sha256, Representation.load)
-        if representation is None:
-            representation = self._represent(text)
-            cache.add(sha256, representation.save)
-        return representation
+        with cache.lock(sha256):
+            representation = cache.load(sha256, Representation.load)
+            if representation is None:
+                representation = self._represent(text)
+                cache.add(sha256, representation.save)
+            return representation
 
     def encoding_sha256(self) -> str:
         """Return the hash of all that a representation depends on, apart from the text."""

@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     max_pages: int = Field(2_000, description="Maximum number of pages of a PDF")
     max_characters: int = Field(1_000_000, description="Maximum number of characters of a document")
     max_annotations: int = Field(2_000, description="Maximum number of annotations of a document")
+    max_types: int = Field(200, description="Maximum number of entity types of all approved annotations")
     max_waiting_jobs: int = Field(5_000, description="Maximum number of jobs without an answer")
     requests_per_minute: int = Field(3_000, description="Requests per minute and key that an API process answers")
     pdf_seconds: float = Field(15, description="Time limit for reading a PDF")
