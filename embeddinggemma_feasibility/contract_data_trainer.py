@@ -68,7 +68,7 @@ def fine_tune_model(
     if not samples.new:
         raise FineTuningError("These documents have no words to learn from")
     if champion is None:
-        full.standardise([document.representation for document in samples.documents()])
+        full.standardise([sample.representation for sample in samples.new])
     iterations = full.config.later_iterations if champion else full.config.first_iterations
     losses = train_head(full, samples, iterations, lambda share: on_progress(share / 2))
     first, second = (_train_blind(half, full, champion, samples) for half in HALVES)
