@@ -47,6 +47,17 @@ class TrainingSamples:
         new, replayed = ([sample for sample in some if sample.half != half] for some in (self.new, self.replayed))
         return replace(self, new=new, replayed=replayed)
 
+    def limit(self, count: int, rng: random.Random) -> "TrainingSamples":
+        """Return at most so many of the samples, as samples to start from nothing with."""
+        every = [*self.new, *self.replayed]
+        chosen = rng.sample(every, min(count, len(every)))
+        return TrainingSamples([], chosen, len(every) / len(chosen))
+
+    def without_features(self) -> "TrainingSamples":
+        """Return the samples without their lexical features, so that the lexical table learns nothing."""
+        new, replayed = ([_remove_features(sample) for sample in some] for some in (self.new, self.replayed))
+        return replace(self, new=new, replayed=replayed)
+
     def select_types(self, types: Sequence[str], chosen: Sequence[str]) -> "TrainingSamples":
         """Return the samples with tags of some of the types only; most samples without any of these are left out."""
         columns = torch.tensor([types.index(name) for name in chosen])
@@ -112,6 +123,11 @@ def _cut(
     chosen = informative + rng.sample(empty, min(len(empty), wanted))
     half, reviewed = half_of(data.text), mask_reviewed(data, tagger.types)
     return [Sample(representation.cut(words), half, tags[words], reviewed) for words in chosen]
+
+
+def _remove_features(sample: Sample) -> Sample:
+    representation = replace(sample.representation, features=sample.representation.features[:, :0])
+    return replace(sample, representation=representation)
 
 
 def _has_entity(representation: Representation, words: slice, entities: Sequence[Entity]) -> bool:
