@@ -214,7 +214,7 @@ class Tagger(nn.Module):
         return copy
 
     def copy_without_knowledge(self, types: Sequence[str]) -> "Tagger":
-        """Return a tagger for these types that reads texts as this one does, but has learned nothing; the adapter is shared."""
+        """Return a tagger for these types that has learned nothing, but reads texts as this one: it shares the adapter."""
         copy = Tagger(self.encoder, types, self.config)
         copy._set_tensors({"centre": self.centre, "spread": self.spread})
         copy.adapted, copy.adapted_documents = self.adapted, self.adapted_documents
