@@ -214,7 +214,7 @@ class Tagger(nn.Module):
         return copy
 
     def copy_without_knowledge(self, types: Sequence[str]) -> "Tagger":
-        """Return a tagger for these types that has learned nothing, but reads texts as this one: it shares the adapter."""
+        """Return a tagger for these types that has learned nothing, and shares this one's adapter and buffers."""
         copy = Tagger(self.encoder, types, self.config)
         copy._set_tensors({"centre": self.centre, "spread": self.spread})
         copy.adapted, copy.adapted_documents = self.adapted, self.adapted_documents

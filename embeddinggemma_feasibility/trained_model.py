@@ -70,10 +70,6 @@ class TrainedModel:
             self._ranked[data.document_id] = tagger.rank(data.text, cache) if tagger else []
         return self._ranked[data.document_id]
 
-    def extract_unseen(self, data: AnnotationData, cache: DiskCache | None) -> list[Entity]:
-        """Return the entities that the tagger that is blind to a document finds in it."""
-        return self.served.calibration.select(self.rank_unseen(data, cache))
-
     def save(self, served: Path, training: Path) -> None:
         """Write the served tagger to one folder, and what further training needs to another."""
         self.served.save(served)

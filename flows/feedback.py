@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import BaseModel, Field
 
+from embeddinggemma_feasibility.calibration import Calibration
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningError, FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.trained_model import TrainedModel
@@ -142,9 +143,14 @@ def save_challenger(flow_run_id: str, training_set: TrainingSet, start: Model | 
 def evaluate(
     training_set: TrainingSet, champion: Model | None, challenger: Model | None, progress: Progress
 ) -> Evaluated:
-    """Extract the documents of the training set with both models, and compare the models."""
-    before = _extract_all(champion, training_set, lambda share: progress.reach(65 + 15 * share))
-    after = _extract_all(challenger, training_set, lambda share: progress.reach(80 + 15 * share))
+    """Extract the documents of the training set with both models, and compare the models.
+
+    In the measured documents, both have the challenger's calibration, so that only what they have learned differs.
+    """
+    newest = challenger or champion
+    calibration = newest.trained.served.calibration if newest else Calibration()
+    before = _extract_all(champion, training_set, calibration, lambda share: progress.reach(65 + 15 * share))
+    after = _extract_all(challenger, training_set, calibration, lambda share: progress.reach(80 + 15 * share))
     return Evaluated(before, after, compare_models(training_set, before, after))
 
 
@@ -189,7 +195,7 @@ def report(training_set: TrainingSet, outcome: Outcome, evaluated: Evaluated) ->
 
 
 def _extract_all(
-    model: Model | None, training_set: TrainingSet, on_share: Callable[[float], None]
+    model: Model | None, training_set: TrainingSet, calibration: Calibration, on_share: Callable[[float], None]
 ) -> Contestant | None:
     if model is None:
         on_share(1)
@@ -197,6 +203,8 @@ def _extract_all(
     cache = build_representation_cache(get_settings())
     served = {data.document_id: model.trained.served.extract(data.text, cache) for data in training_set.training}
     on_share(0.5)
-    unseen = {data.document_id: model.trained.extract_unseen(data, cache) for data in training_set.measured}
+    unseen = {
+        data.document_id: calibration.select(model.trained.rank_unseen(data, cache)) for data in training_set.measured
+    }
     on_share(1)
     return Contestant(model.version, served, unseen)
