@@ -1,14 +1,17 @@
 """Feed contracts back one by one and score unseen ones; train other systems on the same contracts.
 
-python -m benchmarks.stream [--data FILE.jsonl.xz … --language en] [--points 5 10 20 50 100] [--unseen 30] [--peers CRF]
+python -m benchmarks.stream [--data FILE.jsonl.xz … --language en] [--points 5 10 20 50 100 200] [--unseen 30]
+  [--peers CRF]
 """
 
 import argparse
 import itertools
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.corpus import SHARED_DATA, Contract, read_contracts
@@ -18,7 +21,8 @@ from benchmarks.results_file import write_results
 from cli.installation import ANY_PORTS, run_stack
 from demo.client import ReviewedDocument, ReviewerClient
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
-from embeddinggemma_feasibility.evaluation import Evaluation, evaluate
+from embeddinggemma_feasibility.calibration import summarise
+from embeddinggemma_feasibility.evaluation import Evaluation, LabelledValue, evaluate, gold_values, normalise_value
 
 Row = dict[str, Any]
 _DATA = ".jsonl or .jsonl.xz files, or the folder pdfs: ../shared/data/README.md"
@@ -33,11 +37,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, nargs="+", default=[SHARED_DATA / "cuad/train.jsonl.xz"], help=_DATA)
     parser.add_argument("--language", default="en", help="language of the corpus, for spaCy")
-    parser.add_argument("--points", type=int, nargs="+", default=[5, 10, 20, 50, 100])
+    parser.add_argument("--points", type=int, nargs="+", default=[5, 10, 20, 50, 100, 200])
     parser.add_argument(
         "--unseen", type=int, default=30, help="number of contracts to score: the first ones; the rest are fed back"
     )
-    parser.add_argument("--characters", type=int, default=40_000, help="longer contracts are skipped")
+    parser.add_argument("--characters", type=int, default=80_000, help="longer contracts are skipped")
     parser.add_argument("--peers", nargs="*", default=list(_PEERS), choices=_PEERS)
     arguments = parser.parse_args()
     corpus = [contract for path in arguments.data for contract in read_contracts(path)]
@@ -76,21 +80,49 @@ def _run_ours(stream: Sequence[Contract], unseen: Sequence[Contract], points: Se
 
         before: list[float] = []
         seconds: list[float] = []
+        decisions: list[str] = []
         for number, contract in enumerate(stream, 1):
             document = documents[contract.data.document_id] = _upload(client, contract)
             before.append(_score([contract], extract).value.f1)
             started = time.monotonic()
             job = client.wait_for_job(client.feed_back(document))
             seconds.append(time.monotonic() - started)
+            decisions.append(job["outcome"]["decision"])
             described = f"{number:4} {len(document.text):7} characters, F1 {before[-1]:.3f}, {seconds[-1]:5.1f} s"
             print(f"{described}: {job['message']}", flush=True)
             if number in points:
+                last = rows[-1]["contracts"] if rows else 0
                 rows.append(_row(OURS, number, _score(unseen, extract), seconds[-1]))
+                rows[-1] |= _describe_jobs(decisions[last:], seconds[last:])
+                rows[-1]["calibration_error"] = round(_find_calibration_error(unseen, extract), 3)
                 rows[-1]["value_f1_on_the_first_ten"] = round(_score(stream[: min(10, number)], extract).value.f1, 3)
                 _print([rows[-1]])
         rows[-1]["f1_before_feedback"] = [round(f1, 3) for f1 in before]
         rows[-1]["seconds_of_each"] = [round(second, 1) for second in seconds]
     return rows
+
+
+def _describe_jobs(decisions: Sequence[str], seconds: Sequence[float]) -> Row:
+    """Return what became of the feedbacks since the last row, and how long they took."""
+    counts = Counter(decisions)
+    return {
+        "promoted": counts.pop("promoted", 0),
+        "refused": counts.pop("not_promoted", 0),
+        "not_taught": counts.total(),
+        "seconds_median": round(median(seconds), 1),
+        "seconds_p95": round(sorted(seconds)[int(0.95 * (len(seconds) - 1))], 1),
+    }
+
+
+def _find_calibration_error(contracts: Sequence[Contract], extract: Callable[[AnnotationData], list[Entity]]) -> float:
+    """Return the expected calibration error of the extracted values of unseen contracts."""
+    estimated = {}
+    for contract in contracts:
+        gold = gold_values(contract.data)
+        for entity in extract(contract.data):
+            value = LabelledValue(contract.data.document_id, entity.type, normalise_value(entity.value))
+            estimated[value] = entity.confidence, value in gold
+    return summarise(estimated.values()).error
 
 
 def _upload(client: ReviewerClient, contract: Contract) -> ReviewedDocument:
@@ -127,6 +159,13 @@ def _print(rows: Sequence[Row]) -> None:
             f"{row['span_f1']:.3f}, last training {row['seconds']:7.1f} s",
             flush=True,
         )
+        if "promoted" in row:
+            print(
+                f"{'':24} since the row before: {row['promoted']} promoted, {row['refused']} refused, "
+                f"{row['not_taught']} not taught; median {row['seconds_median']} s, p95 {row['seconds_p95']} s; "
+                f"calibration error {row['calibration_error']:.3f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

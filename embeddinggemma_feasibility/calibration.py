@@ -46,12 +46,19 @@ class Measurement(BaseModel):
     gold_count: int
 
 
-class Bin(NamedTuple):
-    """Extracted values of similar confidence: their number, mean confidence, and share that is right."""
+class Bin(BaseModel):
+    """Extracted values of similar confidence."""
 
-    size: int
-    confidence: float
-    right: float
+    size: int = Field(description="Number of values")
+    confidence: float = Field(description="Their mean confidence")
+    right: float = Field(description="The share of them that is right")
+
+
+class Reliability(BaseModel):
+    """How far confidences are from the truth."""
+
+    error: float = Field(description="Expected calibration error: the mean distance of confidence and share right")
+    bins: list[Bin] = Field(description="At most ten, by confidence")
 
 
 class Calibration(BaseModel):
@@ -77,6 +84,15 @@ class Calibration(BaseModel):
             if probability >= self.threshold:
                 kept.append(Entity(entity.type, entity.value, entity.start, entity.end, of_value))
         return kept
+
+    def estimate_found(self, measurements: Iterable[Measurement]) -> list[tuple[float, bool]]:
+        """Return the confidence of each value that is extracted from these documents, and whether it is right."""
+        examples = chain.from_iterable(measurement.examples for measurement in measurements)
+        estimated = [
+            (self._estimate(example.type, example.posterior, example.is_likeliest), example.is_right)
+            for example in examples
+        ]
+        return [(confidence, is_right) for confidence, is_right in estimated if confidence >= self.threshold]
 
     def _estimate(self, type_name: str, posterior: float, is_likeliest: bool) -> float:
         coefficients = self.of_type.get(type_name, self.of_any_type)
@@ -120,18 +136,27 @@ def calibrate(measurements: Iterable[Measurement]) -> Calibration:
     )
 
 
-def find_calibration_error(calibration: Calibration, measurements: Iterable[Measurement]) -> tuple[float, list[Bin]]:
-    """Return the expected calibration error (Naeini et al., 2015) of the extracted values, and its ten bins."""
-    examples = chain.from_iterable(measurement.examples for measurement in measurements)
-    estimated = [(calibration._estimate(*example[:3]), example.is_right) for example in examples]
-    found = np.array([pair for pair in estimated if pair[0] >= calibration.threshold]).reshape(-1, 2)
-    index = np.minimum((found[:, 0] * _BINS).astype(int), _BINS - 1)
-    bins = [
-        Bin(int(of_bin.sum()), *found[of_bin].mean(0).tolist())
-        for of_bin in (index == number for number in range(_BINS))
-        if of_bin.any()
-    ]
-    return sum(b.size * abs(b.confidence - b.right) for b in bins) / max(len(found), 1), bins
+def check_calibration(measurements: Sequence[Measurement]) -> Reliability:
+    """Check the confidences of extracted values in every second document by a calibration fitted to the others."""
+    parts = measurements[::2], measurements[1::2]
+    estimated: list[tuple[float, bool]] = []
+    for checked, fitted in (parts, parts[::-1]):
+        calibration = calibrate(fitted)
+        estimated += calibration.estimate_found(checked)
+    return summarise(estimated)
+
+
+def summarise(estimated: Iterable[tuple[float, bool]]) -> Reliability:
+    """Return the expected calibration error (Naeini et al., 2015) of confidences, given which values are right."""
+    found = np.array(list(estimated), dtype=float).reshape(-1, 2)
+    bin_of_value = np.minimum((found[:, 0] * _BINS).astype(int), _BINS - 1)
+    bins = []
+    for number in np.unique(bin_of_value):
+        of_bin = found[bin_of_value == number]
+        confidence, right = of_bin.mean(0).tolist()
+        bins.append(Bin(size=len(of_bin), confidence=confidence, right=right))
+    error = sum(each.size * abs(each.confidence - each.right) for each in bins) / max(len(found), 1)
+    return Reliability(error=error, bins=bins)
 
 
 def _describe(posterior: float, is_likeliest: bool) -> tuple[float, float, float]:

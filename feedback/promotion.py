@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import comb
 
+from embeddinggemma_feasibility.calibration import Reliability
 from embeddinggemma_feasibility.evaluation import LabelledValue, Predictions, evaluate, find_mistakes
 from feedback.training_set import TrainingSet
 from registry.outcome import Decision, ModelScores
@@ -22,6 +23,7 @@ class Contestant:
     version: str | None
     served: Predictions
     unseen: Predictions
+    reliability: Reliability | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,13 @@ def _score_model(
     wrong = find_mistakes(training_set.training, model.served)
     reproduced = 1 - len(corrections & wrong) / len(corrections) if corrections else 1.0
     score = unseen.value.f1 if training_set.measured else None
-    return ModelScores(version=model.version, score=score, corrections_reproduced=reproduced, unseen=unseen)
+    return ModelScores(
+        version=model.version,
+        score=score,
+        corrections_reproduced=reproduced,
+        reliability=model.reliability,
+        unseen=unseen,
+    )
 
 
 def _probability_by_chance(lost: int, won: int) -> float:

@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import BaseModel, Field
 
-from embeddinggemma_feasibility.calibration import Calibration
+from embeddinggemma_feasibility.calibration import Calibration, check_calibration
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningError, FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.trained_model import TrainedModel
@@ -207,4 +207,5 @@ def _extract_all(
         data.document_id: calibration.select(model.trained.rank_unseen(data, cache)) for data in training_set.measured
     }
     on_share(1)
-    return Contestant(model.version, served, unseen)
+    reliability = check_calibration(list(model.trained.measurements.values()))
+    return Contestant(model.version, served, unseen, reliability)

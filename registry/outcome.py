@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from pydantic import AliasChoices, BaseModel, Field
 
+from embeddinggemma_feasibility.calibration import Reliability
 from embeddinggemma_feasibility.evaluation import Evaluation
 
 
@@ -33,6 +34,9 @@ class ModelScores(BaseModel):
         None,
         validation_alias=AliasChoices("corrections_reproduced", "corrections_kept"),  # the name in earlier versions
         description="Share of the values that this feedback corrected which the model gets right",
+    )
+    reliability: Reliability | None = Field(
+        None, description="How reliable the model's confidences are; each document is checked by what others taught"
     )
     unseen: Evaluation = Field(
         validation_alias=AliasChoices("unseen", "held_out"),

@@ -3,10 +3,12 @@
 import re
 from datetime import UTC, datetime
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
+from embeddinggemma_feasibility.calibration import Reliability
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.evaluation import Evaluation
 from registry.outcome import ModelScores, Outcome
@@ -41,6 +43,8 @@ def log_comparison(client: MlflowClient, run_id: str, outcome: Outcome) -> None:
     metrics = _metrics("unseen", challenger.unseen)
     if challenger.corrections_reproduced is not None:
         metrics["corrections_reproduced"] = challenger.corrections_reproduced
+    if challenger.reliability:
+        metrics["calibration_error"] = challenger.reliability.error
     if champion:
         metrics |= _metrics("champion", champion.unseen)
     now = _now()
@@ -56,11 +60,13 @@ def log_chart(client: MlflowClient, run_id: str, outcome: Outcome) -> None:
 
 
 def draw_chart(losses: list[float], challenger: ModelScores, champion: ModelScores | None) -> Figure:
-    """Draw the loss curve, and the value F1 of each type on unseen documents, beside the champion's."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    curve, bars = figure.subplots(1, 2)
+    """Draw the loss curve, the value F1 of each type on unseen documents beside the champion's, and the reliability."""
+    figure = Figure(figsize=(15, 4), layout="constrained")
+    curve, bars, reliability = figure.subplots(1, 3)
+    if challenger.reliability and challenger.reliability.bins:
+        draw_reliability(reliability, challenger.reliability)
     curve.plot(range(1, len(losses) + 1), losses, color="tab:blue")
-    curve.set(title="Training loss", xlabel="step", ylabel="nats a window", yscale="log")
+    curve.set(title="Training loss", xlabel="step", ylabel="nats a sample", yscale="log")
     both = {"champion": champion, "challenger": challenger} if champion else {"challenger": challenger}
     types = sorted({name for scores in both.values() for name in scores.unseen.value_by_type})
     for index, (label, scores) in enumerate(both.items()):
@@ -72,6 +78,18 @@ def draw_chart(losses: list[float], challenger: ModelScores, champion: ModelScor
     bars.set(title=f"Value F1 on {challenger.unseen.document_count} unseen documents", xlim=(0, 1))
     bars.legend(loc="lower center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False)
     return figure
+
+
+def draw_reliability(axes: Axes, reliability: Reliability) -> None:
+    """Draw the share of extracted values that is right by their confidence; the area of a dot is their number."""
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    confidences, right, sizes = zip(
+        *((each.confidence, each.right, each.size) for each in reliability.bins), strict=True
+    )
+    axes.plot(confidences, right, color="tab:blue")
+    axes.scatter(confidences, right, [10 + 200 * size / sum(sizes) for size in sizes], color="tab:blue")
+    title = f"Reliability of {sum(sizes)} values: calibration error {reliability.error:.3f}"
+    axes.set(title=title, xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
 
 
 def _metrics(group: str, evaluation: Evaluation) -> dict[str, float]:
