@@ -70,7 +70,7 @@ def main() -> None:
 
 def _run_ours(stream: Sequence[Contract], unseen: Sequence[Contract], points: Sequence[int]) -> list[Row]:
     """Feed the stream to a real installation over HTTP, and score the unseen contracts at each point."""
-    rows = []
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
         client = ReviewerClient(stack.api_url, stack.api_key)
         documents = {contract.data.document_id: _upload(client, contract) for contract in unseen}

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from api.dependencies import ReaderDep, ServicesDep, TrainerDep
+from api.dependencies import ReaderDep, ServicesDep, SessionDep, TrainerDep
 from api.errors import document_errors
 from api.schemas import ModelDetail
+from feedback.claiming import accept_refused_jobs
 from registry.models import ModelVersion
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -27,7 +28,14 @@ def read_model(version: VersionDep, services: ServicesDep, _: ReaderDep) -> Mode
 
 
 @router.post("/{version}/promote", responses=document_errors(404))
-def promote_model(version: VersionDep, services: ServicesDep, _: TrainerDep) -> ModelVersion:
-    """Serve this version from the next extraction on; promote an older one to roll back."""
+def promote_model(
+    version: VersionDep, session: SessionDep, services: ServicesDep, principal: TrainerDep
+) -> ModelVersion:
+    """Serve this version from the next extraction on; promote an older one to roll back.
+
+    Feedback that was set aside because this version was refused counts as learned from then on.
+    """
     services.models.promote(version)
+    accept_refused_jobs(session, version, principal)
+    session.commit()
     return services.models.get_version(version)
