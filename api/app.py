@@ -17,6 +17,7 @@ from feedback.time_limits import TimeLimits
 from registry.cache import build_representation_cache
 from registry.database import MAX_CONNECTIONS, build_engine, migrate
 from registry.document_store import DocumentStore
+from registry.encoding_queue import EncodingQueue
 from registry.models import ModelRegistry
 from registry.served_model import ServedModel
 from registry.settings import Settings, get_settings
@@ -46,6 +47,8 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     engine = build_engine(settings)
     migrate(engine)
     registry, limits = ModelRegistry(settings), TimeLimits()
+    served, cache = ServedModel(registry), build_representation_cache(settings)
+    encoding = EncodingQueue(settings, served, cache)
     with get_client(sync_client=True) as client:
         prefect = PrefectRuns(client, settings, limits)
         launcher = Launcher(engine, prefect, limits)
@@ -53,17 +56,20 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             settings=settings,
             engine=engine,
             store=DocumentStore(settings),
-            cache=build_representation_cache(settings),
+            cache=cache,
             models=registry,
-            served=ServedModel(registry),
+            served=served,
+            encoding=encoding,
             prefect=prefect,
             launcher=launcher,
             request_limit=RequestLimit(settings),
             request_slots=Semaphore(MAX_CONNECTIONS),
         )
         launcher.start()
+        encoding.start()
         try:
             yield
         finally:
+            encoding.stop()
             launcher.stop()
             engine.dispose()

@@ -19,6 +19,7 @@ from feedback.prefect_runs import PrefectRuns
 from registry.audit import set_principal
 from registry.database import translate_database_errors
 from registry.document_store import DocumentStore
+from registry.encoding_queue import EncodingQueue
 from registry.errors import ForbiddenError, TooManyError, UnauthorizedError
 from registry.keys import Scope, find_key
 from registry.models import ModelRegistry
@@ -49,6 +50,7 @@ class Services:
     cache: DiskCache
     models: ModelRegistry
     served: ServedModel
+    encoding: EncodingQueue
     prefect: PrefectRuns
     launcher: Launcher
     request_limit: RequestLimit

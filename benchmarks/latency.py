@@ -1,4 +1,4 @@
-"""Measure the time from a correction to the version that learned it, by stage and by size of the corpus.
+"""Measure the time from a correction to the version that learned it, and from the opening of an upload to its entities.
 
 python -m benchmarks.latency [--annotated 10 1000] [--feedbacks 10] [--encoder packaged]
 """
@@ -31,6 +31,9 @@ from registry.tables import AnnotationBase, JobType
 
 CHARACTERS = 17_000
 CLIENTS = 32
+PAUSE_SECONDS = 3
+QUEUE = 20
+KNOWN_EXTRACTIONS = 40
 _STAGES = {"load_annotations": "start_time", "fine_tune": "end_time", "evaluate": "end_time", "register": "end_time"}
 
 
@@ -52,10 +55,42 @@ def main() -> None:
             stages = {name: summarise([run[name] for run in runs if name in run]) for name in runs[-1]}
             results["by_annotated"][annotated] = stages
             print_seconds(f"{annotated} annotated contracts", stages)
+        opened = _time_opened(client, arguments.feedbacks)
+        results[f"opened_{PAUSE_SECONDS}_seconds_after_the_upload"] = opened
+        print_seconds("Extractions of known contracts, and of new ones some seconds after the upload", opened)
         answers = summarise(_time_answers(stack, client))
         results[f"post_to_202_with_{CLIENTS}_clients"] = answers
         print_seconds(f"{CLIENTS} clients at once", {"202": answers})
     print(write_results("latency" if arguments.encoder == "packaged" else "latency_embeddinggemma", results))
+
+
+def _time_opened(client: ReviewerClient, uploads: int) -> dict[str, dict[str, float]]:
+    """Time the first extraction of contracts some seconds after their upload, and what a queue of uploads costs.
+
+    An extraction at once waits for the encoding; one beside the queue is of a contract that was extracted before.
+    """
+    paused, at_once = [], []
+    for _ in range(uploads):
+        document = upload_generated(client, CHARACTERS)
+        time.sleep(PAUSE_SECONDS)
+        paused.append(_time_extraction(client, document))
+        at_once.append(_time_extraction(client, upload_generated(client, CHARACTERS)))
+    alone = [_time_extraction(client, document) for _ in range(KNOWN_EXTRACTIONS)]
+    for _ in range(QUEUE):
+        upload_generated(client, CHARACTERS)
+    beside = [_time_extraction(client, document) for _ in range(KNOWN_EXTRACTIONS)]
+    return {
+        f"new, after {PAUSE_SECONDS} s": summarise(paused),
+        "new, at once": summarise(at_once),
+        "known": summarise(alone),
+        f"known, beside {QUEUE} uploads": summarise(beside),
+    }
+
+
+def _time_extraction(client: ReviewerClient, document: ReviewedDocument) -> float:
+    started = time.monotonic()
+    client.extract(document.id)
+    return time.monotonic() - started
 
 
 def _annotate_earlier(stack: Stack, client: ReviewerClient, number: int) -> None:

@@ -1,4 +1,4 @@
-"""What an installation needs on the Prefect server: work pool, deployment, automations."""
+"""What an installation needs on the Prefect server: work pool, deployments, automations."""
 
 from importlib.resources import files
 from typing import Any
@@ -17,28 +17,30 @@ from feedback.time_limits import TimeLimits
 
 
 def deploy() -> None:
-    """Create or update work pool, deployment and automations on the server that Prefect's settings name.
+    """Create or update work pool, deployments and automations on the server that Prefect's settings name.
 
-    The deployment is the one in `prefect.yaml`, as `prefect deploy --all` creates it. Raises httpx.HTTPError if the
+    The deployments are those in `prefect.yaml`, as `prefect deploy --all` creates them. Raises httpx.HTTPError if the
     server does not answer or refuses something.
     """
-    [deployment] = yaml.safe_load((files("flows") / "prefect.yaml").read_text())["deployments"]
-    pool = deployment["work_pool"]
+    deployments = yaml.safe_load((files("flows") / "prefect.yaml").read_text())["deployments"]
+    [pool_name] = {deployment["work_pool"]["name"] for deployment in deployments}
     template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as prefect:
         prefect.create_work_pool(
-            WorkPoolCreate(name=pool["name"], type=ProcessWorker.type, base_job_template=template), overwrite=True
+            WorkPoolCreate(name=pool_name, type=ProcessWorker.type, base_job_template=template), overwrite=True
         )
-        flow: Flow[..., Any] = load_flow_from_entrypoint(deployment["entrypoint"])
-        RunnerDeployment.from_flow(
-            flow,
-            deployment["name"],
-            description=deployment["description"],
-            concurrency_limit=ConcurrencyLimitConfig(**deployment["concurrency_limit"]),
-            work_pool_name=pool["name"],
-            job_variables=pool["job_variables"],
-            entrypoint_type=EntrypointType.MODULE_PATH,
-        ).apply()
+        for deployment in deployments:
+            flow: Flow[..., Any] = load_flow_from_entrypoint(deployment["entrypoint"])
+            RunnerDeployment.from_flow(
+                flow,
+                deployment["name"],
+                description=deployment["description"],
+                tags=deployment["tags"],
+                concurrency_limit=ConcurrencyLimitConfig(**deployment["concurrency_limit"]),
+                work_pool_name=pool_name,
+                job_variables=deployment["work_pool"]["job_variables"],
+                entrypoint_type=EntrypointType.MODULE_PATH,
+            ).apply()
         for automation in build_automations(TimeLimits()):
             for earlier in prefect.read_automations_by_name(automation.name):
                 prefect.delete_automation(earlier.id)

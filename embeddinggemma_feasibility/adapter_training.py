@@ -1,38 +1,60 @@
-"""The training of the adapter: through the encoder, by AdamW, with the head left as it is."""
+"""The training of the adapter: through the encoder, by AdamW, without the lexical table."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
-from embeddinggemma_feasibility.samples import mask_reviewed
+from embeddinggemma_feasibility.disk_cache import DiskCache
+from embeddinggemma_feasibility.head_training import train_head
+from embeddinggemma_feasibility.samples import choose_samples, mask_reviewed
 from embeddinggemma_feasibility.tagger import Tagger, average_sentences, normalise_layer
 from embeddinggemma_feasibility.training_batch import TrainingBatch
 from embeddinggemma_feasibility.windows import EncodedDocument, Window, tag_words, words_between
 
+_FIRST_HEAD_ITERATIONS = 20
 
-def train_adapter(tagger: Tagger, documents: Sequence[AnnotationData], rng: random.Random) -> list[float]:
-    """Train the adapter on the encoder's windows with an entity; return each step's mean loss of a window, in nats."""
+
+def train_adapter(
+    tagger: Tagger,
+    documents: Sequence[AnnotationData],
+    cache: DiskCache | None,
+    rng: random.Random,
+    on_progress: Callable[[float], None],
+) -> None:
+    """Train the adapter of a tagger that has learned nothing, and leave it without knowledge but with that adapter.
+
+    The head is fitted first, without the lexical table, which would leave the encoder little to learn; then it learns
+    along with the adapter. Of the encoder's windows, those with an entity are read, and one without for each.
+    """
     config = tagger.config
-    windows = [window for data in documents for window in _list_training_windows(tagger, data)]
-    optimiser = AdamW(tagger.add_adapter(), lr=config.adapter_learning_rate, weight_decay=0.0)
+    samples = choose_samples(tagger, documents, (), 0, None, cache, rng)
+    tagger.standardise([sample.representation for sample in samples.new])
+    train_head(tagger, samples.without_features(), _FIRST_HEAD_ITERATIONS)
+    windows = [window for data in documents for window in _choose_windows(tagger, data, rng)]
+    batches = list(_split_epochs(windows, config.adapter_epochs, config.adapter_batch_windows, rng))
+    parameters = [*tagger.add_adapter(), tagger.head, tagger.bias, tagger.transitions]
+    optimiser = AdamW(parameters, lr=config.adapter_learning_rate, weight_decay=0.0)
+    rising = max(1, round(config.adapter_warmup * len(batches)))
+    schedule = LambdaLR(
+        optimiser, lambda step: min((step + 1) / rising, (len(batches) - step) / max(1, len(batches) - rising))
+    )
     tagger.eval()  # the encoder's dropout would triple a step's time
-    losses = []
-    for _ in range(config.adapter_steps):
-        chosen = rng.sample(windows, min(len(windows), config.adapter_batch_windows))
+    for number, chosen in enumerate(batches, 1):
         batch = _encode_batch(tagger, chosen)
-        lexical = embedding_bag(batch.features, tagger.lexical, mode="sum")
-        loss = batch.loss(tagger, {}, lexical, torch.ones(len(chosen))) / len(chosen)
+        no_lexical = torch.zeros(len(batch.tokens), len(tagger.bias))
+        loss = batch.loss(tagger, {}, no_lexical, torch.ones(len(chosen))) / len(chosen)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        losses.append(loss.item())
-    return losses
+        schedule.step()
+        on_progress(number / len(batches))
+    tagger.forget()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +74,28 @@ class _TrainingWindow:
     reviewed: Tensor
 
 
-def _list_training_windows(tagger: Tagger, data: AnnotationData) -> Iterator[_TrainingWindow]:
-    """Return the document's windows with an annotated entity."""
+def _choose_windows(tagger: Tagger, data: AnnotationData, rng: random.Random) -> list[_TrainingWindow]:
+    """Return the document's windows with an annotated entity, and as many without, at least one."""
     document, reviewed = tagger.encode(data.text), mask_reviewed(data, tagger.types)
     tags = torch.from_numpy(tag_words(document.words, data.spans, tagger.types))
+    marked, empty = list[_TrainingWindow](), list[_TrainingWindow]()
     for window in tagger.windows(document):
         words = words_between(document, window.keep_start, window.keep_end)
-        if tags[words].any():
-            yield _TrainingWindow(document, window, words, tags[words], reviewed)
+        if words.start < words.stop:
+            of_window = marked if tags[words].any() else empty
+            of_window.append(_TrainingWindow(document, window, words, tags[words], reviewed))
+    return marked + rng.sample(empty, min(len(empty), max(1, len(marked))))
+
+
+def _split_epochs(
+    windows: Sequence[_TrainingWindow], epochs: float, size: int, rng: random.Random
+) -> Iterator[list[_TrainingWindow]]:
+    """Return batches of windows; each epoch has its own order."""
+    left = round(epochs * len(windows))
+    while left > 0:
+        order = rng.sample(list(windows), len(windows))[:left]
+        left -= len(order)
+        yield from (order[first : first + size] for first in range(0, len(order), size))
 
 
 def _encode_batch(tagger: Tagger, windows: Sequence[_TrainingWindow]) -> TrainingBatch:

@@ -19,10 +19,10 @@ from scipy.special import expit, logit
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
 from embeddinggemma_feasibility.evaluation import gold_values, normalise_value
 
-_PRIOR = (-0.5, 0.8, 1.0)
+_PRIOR = (1.0, 0.8, 1.0)
 _PRIOR_VALUES = 2.0  # values, of which 30 % are found, that are assumed when the threshold is chosen
 _PRIOR_RECALL = 0.3
-_TO_PRIOR, _TO_COMMON = 1.0, 2.0  # penalties on squared distances, half of which are added to the loss in nats
+_TO_PRIOR, _TO_COMMON = 20.0, 2.0  # penalties on squared distances, half of which are added to the loss in nats
 
 _BINS = 10
 

@@ -3,16 +3,16 @@
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from embeddinggemma_feasibility.adapter_training import train_adapter
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.encoders import Encoder, load_encoder
-from embeddinggemma_feasibility.halves import HALVES
 from embeddinggemma_feasibility.head_training import train_head
 from embeddinggemma_feasibility.samples import TrainingSamples, choose_samples
 from embeddinggemma_feasibility.tagger import Tagger
-from embeddinggemma_feasibility.trained_model import TrainedModel
+from embeddinggemma_feasibility.trained_model import MAX_MEASUREMENTS, BlindTaggers, TrainedModel
 from embeddinggemma_feasibility.training_config import TrainingConfig
 
 
@@ -68,17 +68,79 @@ def fine_tune_model(
     if not samples.new:
         raise FineTuningError("These documents have no words to learn from")
     if champion is None:
-        full.standardise([document.representation for document in samples.documents()])
+        full.standardise([sample.representation for sample in samples.new])
     iterations = full.config.later_iterations if champion else full.config.first_iterations
-    losses = train_head(full, samples, iterations, lambda share: on_progress(share / 2))
-    first, second = (_train_blind(half, full, champion, samples) for half in HALVES)
-    on_progress(1)
+    losses, blind = _train_heads(full, champion, samples, iterations, on_progress)
     measurements = champion.measurements if champion else {}
     document_count = len(annotations) + max(earlier_count, len(replay))
-    model = TrainedModel.combine(full, (first, second), document_count, measurements, [*annotations, *measured], cache)
+    model = TrainedModel.combine(full, blind, document_count, measurements, [*annotations, *measured], cache)
     _check_predictions(model.served, documents, cache)
-    sample_count = len(samples.new) + len(samples.replayed)
-    return FineTuningResult(model, tuple(losses), sample_count, time.monotonic() - started)
+    return FineTuningResult(model, losses, len(samples.new) + len(samples.replayed), time.monotonic() - started)
+
+
+def consolidate_model(
+    documents: Sequence[AnnotationData],
+    champion: TrainedModel | None = None,
+    encoder: Encoder | None = None,
+    config: TrainingConfig | None = None,
+    cache: DiskCache | None = None,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> FineTuningResult:
+    """Return a model that is trained from nothing on all documents, the oldest first, until little changes.
+
+    Types without an annotation are gone, and the newest documents calibrate the model. With `first_adaptation`
+    documents, and each time they have doubled, the adapter is trained anew; in between, the champion's is kept.
+
+    Raises as `fine_tune_model` does.
+    """
+    started = time.monotonic()
+    start = _start_full(documents, None, encoder, config)
+    rng = random.Random(start.config.seed)  # noqa: S311  (the order of samples is no secret)
+    full = _adapt(start, champion, documents, cache, rng, lambda share: on_progress(share / 2))
+    samples = choose_samples(full, documents, (), 0, None, cache, rng)
+    if not samples.new:
+        raise FineTuningError("These documents have no words to learn from")
+    full.standardise([sample.representation for sample in samples.new])
+    samples = samples.limit(full.config.consolidation_samples, rng)
+    iterations = full.config.consolidation_iterations
+    losses, blind = _train_heads(full, None, samples, iterations, lambda share: on_progress(0.5 + share / 2))
+    measured = documents[-MAX_MEASUREMENTS:]
+    model = TrainedModel.combine(full, blind, len(documents), {}, measured, cache)
+    _check_predictions(model.served, documents, cache)
+    return FineTuningResult(model, losses, len(samples.replayed), time.monotonic() - started)
+
+
+def _adapt(
+    start: Tagger,
+    champion: TrainedModel | None,
+    documents: Sequence[AnnotationData],
+    cache: DiskCache | None,
+    rng: random.Random,
+    on_progress: Callable[[float], None],
+) -> Tagger:
+    """Return the tagger with the champion's adapter, or with a new one if that is due."""
+    adapted = champion.full.adapted_documents if champion else 0
+    if len(documents) >= max(start.config.first_adaptation, 2 * adapted):
+        train_adapter(start, documents, cache, rng, on_progress)
+        start.adapted_documents = len(documents)
+    elif champion:
+        return champion.full.copy_without_knowledge(start.types)
+    return start
+
+
+def _train_heads(
+    full: Tagger,
+    champion: TrainedModel | None,
+    samples: TrainingSamples,
+    iterations: int,
+    on_progress: Callable[[float], None],
+) -> tuple[tuple[float, ...], BlindTaggers]:
+    """Train the tagger that learns from all documents, and both blind ones; return its losses, and those."""
+    losses = train_head(full, samples, iterations, lambda share: on_progress(share / 2))
+    first = _train_blind(0, full, champion, samples, iterations, lambda share: on_progress(0.5 + share / 4))
+    second = _train_blind(1, full, champion, samples, iterations, lambda share: on_progress(0.75 + share / 4))
+    on_progress(1)
+    return tuple(losses), (first, second)
 
 
 def _start_full(
@@ -97,19 +159,27 @@ def _start_full(
     return Tagger(encoder or load_encoder(), types, config or TrainingConfig())
 
 
-def _train_blind(half: int, full: Tagger, champion: TrainedModel | None, samples: TrainingSamples) -> Tagger | None:
+def _train_blind(
+    half: int,
+    full: Tagger,
+    champion: TrainedModel | None,
+    samples: TrainingSamples,
+    iterations: int,
+    on_progress: Callable[[float], None],
+) -> Tagger | None:
     """Return the tagger that learns from all documents but those of a half; None if there are none."""
     before = champion.blind[half] if champion else None
     seen = samples.without_half(half)
     if before:
         tagger = before.copy_with_types(full.types)
         if seen.new:
-            train_head(tagger, seen, full.config.later_iterations)
+            train_head(tagger, seen, iterations, on_progress)
         return tagger
     if not seen.new and not seen.replayed:
         return None
     tagger = full.copy_without_knowledge(full.types)
-    train_head(tagger, replace(seen, replayed_weight=1.0), full.config.first_iterations)
+    from_nothing = max(iterations, full.config.first_iterations)
+    train_head(tagger, TrainingSamples([], [*seen.new, *seen.replayed]), from_nothing, on_progress)
     return tagger
 
 

@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _SCANS_PER_LIMIT = 100
@@ -27,6 +29,8 @@ class DiskCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder, self._max_bytes = folder, max_bytes
         self._bytes_until_scan = 0
+        self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self._finding_lock = threading.Lock()
 
     def load(self, sha256: str, read: Callable[[Path], _Entry]) -> _Entry | None:
         """Return what `read` returns for an entry's path, None if there is no such entry.
@@ -41,6 +45,14 @@ class DiskCache:
             return read(entry)
         _delete(entry)
         return None
+
+    @contextlib.contextmanager
+    def lock(self, sha256: str) -> Iterator[None]:
+        """Let one thread of this process at a time load or add this entry, so that the others find what it added."""
+        with self._finding_lock:
+            lock = self._locks.setdefault(sha256, threading.Lock())
+        with lock:
+            yield
 
     def add(self, sha256: str, write: Callable[[Path], object]) -> None:
         """Add the entry that `write` creates at the path it is given, unless the cache has it.

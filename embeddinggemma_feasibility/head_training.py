@@ -33,9 +33,9 @@ def train_head(
 ) -> list[float]:
     """Minimise the L2-regularised loss of all documents, from the tagger's weights, by L-BFGS (Liu and Nocedal, 1989).
 
-    The replayed samples stand for all earlier ones, so each is weighted. Where they are not all, a linear term makes
-    the tagger's weights the optimum of the replayed samples' loss, since they are that of the earlier ones (the
-    surrogate of DANE, Shamir et al., 2014): without new samples, nothing changes.
+    The replayed samples stand for all earlier ones, so each is weighted. Where they are not all and there are new ones,
+    a linear term makes the tagger's weights the optimum of the replayed samples' loss, since they are that of all
+    earlier ones (the surrogate of DANE, Shamir et al., 2014): the step that remains is due to the new samples.
 
     Returns the mean loss of a sample, in nats, at each evaluation. Rows of the lexical table that no sample uses stay
     as they are.
@@ -68,7 +68,8 @@ class _Problem:
     def minimise(self, iterations: int, on_progress: Callable[[float], None]) -> list[float]:
         """Change the tagger's weights; return the mean loss at each evaluation."""
         start, scales = self._read_weights(), self._scale_weights()
-        linear_term = self._differentiate_replayed(start) if self._samples.replayed_weight > 1 else None
+        stands_for_more = self._samples.new and self._samples.replayed_weight > 1
+        linear_term = self._differentiate_replayed(start) if stands_for_more else None
         scaled = [(weight / scale).requires_grad_() for weight, scale in zip(start, scales, strict=True)]
         optimiser = LBFGS(
             scaled, max_iter=iterations, max_eval=2 * iterations, history_size=_HISTORY, line_search_fn="strong_wolfe"

@@ -32,17 +32,25 @@ class Representation:
     sentences: Tensor
     sentence_of_word: Tensor
 
-    def encoder_outputs(self, words: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the encoder's outputs for consecutive words, in single precision.
+    def encoder_outputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the encoder's outputs in single precision, as the tagger reads them.
 
-        :returns: Their `tokens`, the `sentences` they stand in, and the index of each word's sentence among those.
+        :returns: `tokens`, `sentences`, and `sentence_of_word`.
             Shapes: (words, hidden), (sentences, hidden), (words,)
         """
-        sentence_of_word = self.sentence_of_word[words].long()
-        if not len(sentence_of_word):
-            return self.tokens[words].float(), self.sentences[:0].float(), sentence_of_word
+        return self.tokens.float(), self.sentences.float(), self.sentence_of_word.long()
+
+    def cut(self, words: slice) -> "Representation":
+        """Return a copy of consecutive words, at least one, with the sentences they stand in."""
+        sentence_of_word = self.sentence_of_word[words]
         first, last = int(sentence_of_word[0]), int(sentence_of_word[-1])
-        return self.tokens[words].float(), self.sentences[first : last + 1].float(), sentence_of_word - first
+        return Representation(
+            self.words[words].clone(),
+            self.features[words].clone(),
+            self.tokens[words].clone(),
+            self.sentences[first : last + 1].clone(),
+            sentence_of_word - first,
+        )
 
     def save(self, file: Path) -> None:
         """Write a safetensors file; raises OSError if that fails, as on a full disk."""

@@ -18,36 +18,20 @@ _LEAST_EMPTY = 50  # samples without an entity of the types, where there are sev
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingDocument:
-    """An annotated document with its representation.
+class Sample:
+    """Consecutive words of an annotated document.
 
+    :param half: The document's half, 0 or 1.
     :param tags: Gold tag of each word for each type.
         Shape: (words, types)
     :param reviewed: 1 for each type that the document was reviewed for, else 0.
         Shape: (types,)
     """
 
-    data: AnnotationData
     representation: Representation
+    half: int
     tags: Tensor
     reviewed: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """Consecutive words of a document."""
-
-    document: TrainingDocument
-    words: slice
-
-    @property
-    def tags(self) -> Tensor:
-        """Return the gold tag of each word for each type.
-
-        :returns: Tags.
-            Shape: (words, types)
-        """
-        return self.document.tags[self.words]
 
 
 @dataclass(frozen=True)
@@ -58,31 +42,30 @@ class TrainingSamples:
     replayed: list[Sample]
     replayed_weight: float = 1.0
 
-    def documents(self) -> list[TrainingDocument]:
-        """Return the documents of the samples, each once."""
-        return list(dict.fromkeys(sample.document for sample in (*self.new, *self.replayed)))
-
     def without_half(self, half: int) -> "TrainingSamples":
         """Return the samples of the documents in the other half."""
-        new, replayed = (
-            [sample for sample in samples if half_of(sample.document.data.text) != half]
-            for samples in (self.new, self.replayed)
-        )
+        new, replayed = ([sample for sample in some if sample.half != half] for some in (self.new, self.replayed))
+        return replace(self, new=new, replayed=replayed)
+
+    def limit(self, count: int, rng: random.Random) -> "TrainingSamples":
+        """Return at most so many of the samples, as samples to start from nothing with."""
+        every = [*self.new, *self.replayed]
+        chosen = rng.sample(every, min(count, len(every)))
+        return TrainingSamples([], chosen, len(every) / len(chosen))
+
+    def without_features(self) -> "TrainingSamples":
+        """Return the samples without their lexical features, so that the lexical table learns nothing."""
+        new, replayed = ([_remove_features(sample) for sample in some] for some in (self.new, self.replayed))
         return replace(self, new=new, replayed=replayed)
 
     def select_types(self, types: Sequence[str], chosen: Sequence[str]) -> "TrainingSamples":
         """Return the samples with tags of some of the types only; most samples without any of these are left out."""
         columns = torch.tensor([types.index(name) for name in chosen])
-        documents: dict[TrainingDocument, TrainingDocument] = {}
 
         def narrow(samples: Sequence[Sample]) -> list[Sample]:
             narrowed, empty = list[Sample](), list[Sample]()
             for sample in samples:
-                document = sample.document
-                if document not in documents:
-                    tags, reviewed = document.tags[:, columns], document.reviewed[columns]
-                    documents[document] = replace(document, tags=tags, reviewed=reviewed)
-                of_types = Sample(documents[document], sample.words)
+                of_types = replace(sample, tags=sample.tags[:, columns], reviewed=sample.reviewed[columns])
                 (narrowed if of_types.tags.any() else empty).append(of_types)
             return narrowed + empty[:: max(1, len(empty) // max(2 * len(narrowed), _LEAST_EMPTY))]
 
@@ -105,8 +88,7 @@ def choose_samples(
     """
 
     def cut(documents: Sequence[AnnotationData], champion: Tagger | None) -> list[Sample]:
-        represented = (_represent(tagger, data, cache) for data in documents)
-        return [sample for document in represented for sample in _cut(tagger, document, champion, cache, rng)]
+        return [sample for data in documents for sample in _cut(tagger, data, champion, cache, rng)]
 
     new, earlier = cut(annotations, champion), cut(replay, None)
     chosen = rng.sample(earlier, min(len(earlier), tagger.config.replay_samples))
@@ -123,26 +105,29 @@ def mask_reviewed(data: AnnotationData, types: Sequence[str]) -> Tensor:
     return torch.tensor([float(data.is_reviewed(name)) for name in types])
 
 
-def _represent(tagger: Tagger, data: AnnotationData, cache: DiskCache | None) -> TrainingDocument:
-    representation = tagger.represent(data.text, cache)
-    tags = torch.from_numpy(tag_words(representation.words.numpy(), data.spans, tagger.types))
-    return TrainingDocument(data, representation, tags, mask_reviewed(data, tagger.types))
-
-
 def _cut(
-    tagger: Tagger, document: TrainingDocument, champion: Tagger | None, cache: DiskCache | None, rng: random.Random
+    tagger: Tagger, data: AnnotationData, champion: Tagger | None, cache: DiskCache | None, rng: random.Random
 ) -> list[Sample]:
     """Return a document's samples with an annotated or predicted entity, and `empty_samples` times as many others."""
-    size, count = tagger.config.sample_words, len(document.tags)
-    predicted = champion.extract(document.data.text, cache) if champion else []
-    informative: list[Sample] = []
-    empty: list[Sample] = []
+    representation = tagger.represent(data.text, cache)
+    tags = torch.from_numpy(tag_words(representation.words.numpy(), data.spans, tagger.types))
+    predicted = champion.extract(data.text, cache) if champion else []
+    size, count = tagger.config.sample_words, len(tags)
+    informative: list[slice] = []
+    empty: list[slice] = []
     for first in range(0, count, size):
         words = slice(first, min(first + size, count))
-        has_entity = bool(document.tags[words].any()) or _has_entity(document.representation, words, predicted)
-        (informative if has_entity else empty).append(Sample(document, words))
+        has_entity = bool(tags[words].any()) or _has_entity(representation, words, predicted)
+        (informative if has_entity else empty).append(words)
     wanted = max(1, round(tagger.config.empty_samples * len(informative)))
-    return informative + rng.sample(empty, min(len(empty), wanted))
+    chosen = informative + rng.sample(empty, min(len(empty), wanted))
+    half, reviewed = half_of(data.text), mask_reviewed(data, tagger.types)
+    return [Sample(representation.cut(words), half, tags[words], reviewed) for words in chosen]
+
+
+def _remove_features(sample: Sample) -> Sample:
+    representation = replace(sample.representation, features=sample.representation.features[:, :0])
+    return replace(sample, representation=representation)
 
 
 def _has_entity(representation: Representation, words: slice, entities: Sequence[Entity]) -> bool:

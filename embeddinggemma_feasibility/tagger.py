@@ -35,7 +35,7 @@ class Tagger(nn.Module):
     linear head on the encoder's outputs, namely a middle layer's at the word's first piece and the adapted last layer's
     averaged over the word's sentence; and the rows of the word's lexical features in a hashed table. The encoder's
     outputs are standardised with `centre` and `spread`, computed from the documents of the first fine-tuning. `adapted`
-    is the encoder with its adapter, None until that is first trained.
+    is the encoder with its adapter, None until that is first trained, on `adapted_documents` documents.
 
     `calibration` turns the posterior probabilities of its spans into the confidences of the extracted entities.
     """
@@ -47,7 +47,10 @@ class Tagger(nn.Module):
         super().__init__()
         self.encoder, self.config, self.types = encoder, config, tuple(types)
         self.calibration = Calibration()
-        self._adapted_layers = max(1, round(config.adapted_share * encoder.model.config.num_hidden_layers))
+        layers = encoder.model.config.num_hidden_layers
+        self._layers_above_middle = max(1, round(config.adapted_share * layers))
+        self._lora_layers = max(1, round(config.lora_share * layers))
+        self.adapted_documents = 0
         self.adapted: nn.Module | None = None
         hidden, outputs = encoder.model.config.hidden_size, len(self.types) * SCORED_TAGS
         self.head = nn.Parameter(torch.zeros(2 * hidden, outputs))
@@ -102,38 +105,43 @@ class Tagger(nn.Module):
         lengths = torch.tensor([len(row) for row in rows])
         pieces = pad_sequence(rows, batch_first=True)
         mask = (torch.arange(pieces.shape[1]) < lengths[:, None]).long()
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
-            output = model(input_ids=pieces, attention_mask=mask, output_hidden_states=True)
-        middle, last = output.hidden_states[-1 - self._adapted_layers], output.last_hidden_state
+        device = self.encoder.model.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu" or has_bfloat16()):
+            output = model(input_ids=pieces.to(device), attention_mask=mask.to(device), output_hidden_states=True)
+        middle, last = output.hidden_states[-1 - self._layers_above_middle], output.last_hidden_state
         outputs = []
         for row, (document, window, wanted) in enumerate(zip(documents, windows, words, strict=True)):
             columns = torch.from_numpy(document.piece_of_word[wanted] - window.start + len(before))
-            outputs.append((middle[row, columns].float(), last[row, columns].float()))
+            outputs.append((middle[row, columns].float().cpu(), last[row, columns].float().cpu()))
         return outputs
 
     def represent(self, text: str, cache: DiskCache | None = None) -> Representation:
-        """Return the head's input for a text, from `cache` if it is there; otherwise compute and cache it."""
+        """Return the head's input for a text, from `cache` if it is there; otherwise compute and cache it.
+
+        If another thread computes it for the same cache, wait for that one.
+        """
         if cache is None:
             return self._represent(text)
         sha256 = hashlib.sha256(f"{self.encoding_sha256()} {text}".encode()).hexdigest()
-        representation = cache.load(sha256, Representation.load)
-        if representation is None:
-            representation = self._represent(text)
-            cache.add(sha256, representation.save)
-        return representation
+        with cache.lock(sha256):
+            representation = cache.load(sha256, Representation.load)
+            if representation is None:
+                representation = self._represent(text)
+                cache.add(sha256, representation.save)
+            return representation
 
     def encoding_sha256(self) -> str:
         """Return the hash of all that a representation depends on, apart from the text."""
         digest = hashlib.sha256(f"{self.encoder.sha256} {self.config.model_dump_json()}".encode())
         for matrix in self._adapter_parameters():
-            digest.update(matrix.detach().numpy().tobytes())
+            digest.update(matrix.detach().cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def add_adapter(self) -> list[nn.Parameter]:
         """Return the adapter's matrices; create the adapter first if there is none."""
         if self.adapted is None:
             torch.manual_seed(self.config.seed)
-            self.adapted = add_lora(self.encoder.model, self.config.lora_rank, self._adapted_layers)
+            self.adapted = add_lora(self.encoder.model, self.config.lora_rank, self._lora_layers)
         return self._adapter_parameters()
 
     def _adapter_parameters(self) -> list[nn.Parameter]:
@@ -206,9 +214,10 @@ class Tagger(nn.Module):
         return copy
 
     def copy_without_knowledge(self, types: Sequence[str]) -> "Tagger":
-        """Return a tagger for these types that reads texts as this one does, but has learned nothing."""
+        """Return a tagger for these types that has learned nothing, and shares this one's adapter and buffers."""
         copy = Tagger(self.encoder, types, self.config)
-        copy._set_tensors({"centre": self.centre, "spread": self.spread} | self._adapter_tensors())
+        copy._set_tensors({"centre": self.centre, "spread": self.spread})
+        copy.adapted, copy.adapted_documents = self.adapted, self.adapted_documents
         return copy
 
     @torch.no_grad()
@@ -221,6 +230,12 @@ class Tagger(nn.Module):
         for name in ("head", "bias", "lexical"):
             target, source = (_split_types(getattr(each, name)) for each in (self, other))
             target[..., own, :] = source[..., theirs, :]
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Set all weights but the adapter's to zero."""
+        for parameter in self.parameters(recurse=False):
+            parameter.zero_()
 
     @torch.no_grad()
     def mix_in(self, others: Sequence["Tagger"], share: float) -> None:
@@ -241,6 +256,7 @@ class Tagger(nn.Module):
             "encoder_sha256": self.encoder.sha256,
             "types": self.types,
             "calibration": self.calibration.model_dump(),
+            "adapted_documents": self.adapted_documents,
             "config": self.config.model_dump(),
         }
         (folder / "tagger.json").write_text(json.dumps(description, indent=2, ensure_ascii=False))
@@ -255,8 +271,9 @@ class Tagger(nn.Module):
         encoder = load_encoder(encoder_name or description["encoder"])
         if encoder.sha256 != description["encoder_sha256"]:
             raise ValueError(f"The model needs the encoder {description['encoder_sha256']}, not {encoder.sha256}")
-        tagger = cls(encoder, description["types"], TrainingConfig(**description["config"]))
+        tagger = cls(encoder, description["types"], TrainingConfig(**{"lora_share": 1 / 4} | description["config"]))
         tagger.calibration = Calibration(**description.get("calibration", {}))
+        tagger.adapted_documents = description.get("adapted_documents", 0)
         tensors = load_file(folder / "tagger.safetensors")
         if "calibration" not in description:
             tensors |= {name: _subtract_outside(tensors[name]) for name in ("head", "bias", "lexical")}

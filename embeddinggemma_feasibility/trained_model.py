@@ -12,7 +12,7 @@ from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.halves import HALVES, half_of
 from embeddinggemma_feasibility.tagger import Tagger
 
-_MAX_MEASUREMENTS = 300
+MAX_MEASUREMENTS = 300
 _FEW_DOCUMENTS = 30  # with as many, the blind taggers' share is half of its limit, which is a half
 _FULL, _BLIND, _MEASUREMENTS = "full", "blind_{}", "measurements.json"
 
@@ -59,7 +59,7 @@ class TrainedModel:
         unseen = [data for data in measured if blind[half_of(data.text)]]
         now = {data.document_id: measure(data, model.rank_unseen(data, cache)) for data in unseen}
         kept = {document_id: found for document_id, found in earlier.items() if document_id not in now}
-        model.measurements.update(list((kept | now).items())[-_MAX_MEASUREMENTS:])
+        model.measurements.update(list((kept | now).items())[-MAX_MEASUREMENTS:])
         served.calibration = calibrate(model.measurements.values())
         return model
 
@@ -69,10 +69,6 @@ class TrainedModel:
         if data.document_id not in self._ranked:
             self._ranked[data.document_id] = tagger.rank(data.text, cache) if tagger else []
         return self._ranked[data.document_id]
-
-    def extract_unseen(self, data: AnnotationData, cache: DiskCache | None) -> list[Entity]:
-        """Return the entities that the tagger that is blind to a document finds in it."""
-        return self.served.calibration.select(self.rank_unseen(data, cache))
 
     def save(self, served: Path, training: Path) -> None:
         """Write the served tagger to one folder, and what further training needs to another."""

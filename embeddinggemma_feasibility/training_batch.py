@@ -47,11 +47,11 @@ class TrainingBatch:
         return cls.concatenate(
             [
                 cls(
-                    *sample.document.representation.encoder_outputs(sample.words),
-                    features=sample.document.representation.features[sample.words],
-                    tags=sample.document.tags[sample.words],
-                    lengths=torch.tensor([sample.words.stop - sample.words.start]),
-                    reviewed=sample.document.reviewed[None],
+                    *sample.representation.encoder_outputs(),
+                    features=sample.representation.features,
+                    tags=sample.tags,
+                    lengths=torch.tensor([len(sample.tags)]),
+                    reviewed=sample.reviewed[None],
                 )
                 for sample in samples
             ]

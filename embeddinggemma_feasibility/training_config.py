@@ -14,8 +14,11 @@ class TrainingConfig(BaseModel):
     window_pieces: int = Field(254, description="Pieces in one window of the encoder, without special tokens")
     window_overlap: int = Field(64, description="Pieces that two neighbouring windows share")
     lexical_buckets: int = Field(2**15, description="Rows of the hashed table of lexical features")
-    lora_rank: int = Field(8, description="Rank of the adapter's matrices")
-    adapted_share: float = Field(1 / 4, description="Share of the encoder's layers, the last ones, with the adapter")
+    adapted_share: float = Field(
+        1 / 4, description="Share of the encoder's layers, the last ones, above the one that is read at each word"
+    )
+    lora_rank: int = Field(16, description="Rank of the adapter's matrices")
+    lora_share: float = Field(1 / 2, description="Share of the encoder's layers, the last ones, with the adapter")
     encoder_scale: float = Field(
         0.1,
         description="Standard deviation that the encoder's outputs are scaled to; "
@@ -25,9 +28,13 @@ class TrainingConfig(BaseModel):
     l2: float = Field(1.0, description="Half of it times the squared weights is added to the summed loss, in nats")
     first_iterations: int = Field(60, description="L-BFGS iterations of a head that starts from nothing")
     later_iterations: int = Field(10, description="L-BFGS iterations of a head that starts from a champion's")
-    adapter_steps: int = Field(64, description="Optimiser steps of the adapter each time it is trained")
+    consolidation_iterations: int = Field(150, description="L-BFGS iterations of a head in a consolidation")
+    consolidation_samples: int = Field(8000, description="Samples of a consolidation at most")
+    first_adaptation: int = Field(100, description="Documents from which on a consolidation trains the adapter")
+    adapter_epochs: float = Field(2.5, description="How often the adapter's training reads each window")
     adapter_batch_windows: int = Field(4, description="Windows of the encoder in one optimiser step of the adapter")
-    adapter_learning_rate: float = Field(5e-4, description="AdamW's learning rate for the adapter")
+    adapter_learning_rate: float = Field(1e-3, description="AdamW's highest learning rate for the adapter")
+    adapter_warmup: float = Field(0.1, description="Share of the steps in which the learning rate rises to that")
     empty_samples: float = Field(2.0, description="Samples without an entity for each sample with one")
     replay_documents: int = Field(32, description="Earlier documents that are replayed at most")
     replay_samples: int = Field(400, description="Samples of earlier documents at most")

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from itertools import count
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, false
 from sqlmodel import Session, and_, col, or_, select, update
 
 from registry.documents import check_documents_exist
@@ -29,7 +29,7 @@ def list_unanswered_runs(session: Session) -> list[str]:
 
 
 def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[Job]:
-    """Claim for a run its own job and all unclaimed jobs, so that one run learns a burst of feedback.
+    """Claim for a run its own job and all unclaimed feedback, so that one run learns a burst of it.
 
     A run that is retried claims the jobs that it claimed before, unless it answered them with a model. If two runs
     claim a job at once, one of them gets it.
@@ -37,11 +37,15 @@ def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[J
     A job whose runs failed twice is suspected of making them fail. No run claims it along with other jobs; suspects are
     claimed together in groups that halve at each failure. This isolates one bad job, while 200 jobs that only waited
     for a server are learned in a few runs.
+
+    A consolidation is handed over by a run of its own, so that its refusal refuses no feedback.
     """
-    failures = session.exec(select(Job.failures).where(Job.id == job_id)).first() or 0
-    waits = and_(UNANSWERED, col(Job.claiming_run_id).is_(None))
+    own_type, failures = session.exec(select(Job.type, Job.failures).where(Job.id == job_id)).first() or (None, 0)
+    waits = and_(UNANSWERED, col(Job.claiming_run_id).is_(None), Job.type != JobType.CONSOLIDATION)
     along = and_(waits, Job.failures < _SUSPECT_FAILURES)
-    if failures >= _SUSPECT_FAILURES:
+    if own_type == JobType.CONSOLIDATION:
+        along = false()
+    elif failures >= _SUSPECT_FAILURES:
         others = select(Job.id).where(waits, Job.failures == failures, Job.id != job_id).order_by(col(Job.number))
         along = col(Job.id).in_(others.limit(max(_MAX_SUSPECTS >> (failures - _SUSPECT_FAILURES), 1) - 1))
     own = and_(UNANSWERED, or_(col(Job.claiming_run_id) == flow_run_id, col(Job.id) == job_id))

@@ -1,4 +1,4 @@
-"""The launcher: a thread that starts flow runs for waiting jobs and sees to jobs whose run ended without an answer."""
+"""The launcher: a thread that starts flow runs for waiting jobs, releases jobs of failed runs, and consolidates."""
 
 import logging
 import threading
@@ -9,12 +9,13 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from feedback.claiming import cancel_jobs, find_unlaunched_job, list_unanswered_runs, release_jobs
+from feedback.consolidation import find_due_consolidation
 from feedback.job_state import JobStatus, RunState
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits
 from registry.database import translate_database_errors
 from registry.errors import UnavailableError
-from registry.jobs import list_job_documents
+from registry.jobs import get_snapshot, list_job_documents
 
 _logger = logging.getLogger(__name__)
 _UNKNOWN_RUN = RunState(JobStatus.FAILED, "Prefect no longer knows the run")
@@ -24,7 +25,7 @@ class Launcher:
     """Starts the deployment for waiting jobs, when woken and at regular intervals.
 
     The jobs of a failed, crashed or deleted run are launched again after a pause; those of a cancelled run are answered
-    as cancelled. `clock` returns monotonic seconds.
+    as cancelled. When no job waits and enough is new, it starts a consolidation. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Launcher:
     ) -> None:
         self._engine, self._prefect, self._limits, self._clock = engine, prefect, limits, clock
         self._paused_until: dict[str, float] = {}
+        self._considered_snapshot: int | None = None
         self._woken, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
 
@@ -67,6 +69,24 @@ class Launcher:
                 session.add(job)
                 session.commit()
 
+    def start_due_consolidation(self) -> None:
+        """Start a consolidation if one is due and none runs; crash one that has died.
+
+        Raises UnavailableError if Prefect or the database does not answer.
+        """
+        with translate_database_errors(), Session(self._engine) as session:
+            snapshot = get_snapshot(session)
+            if snapshot == self._considered_snapshot:
+                return
+            if job := find_due_consolidation(session):
+                running = self._prefect.read_consolidations()
+                for run_id, state in running.items():
+                    self._prefect.end_if_silent(run_id, state)
+                if running:
+                    return
+                self._prefect.start_consolidation(job)
+            self._considered_snapshot = snapshot
+
     def _settle(self, session: Session, run_id: str, state: RunState) -> None:
         """Release or answer the jobs of a run that has ended without an answer; crash a run that has died."""
         if state.status == JobStatus.FAILED:
@@ -85,6 +105,7 @@ class Launcher:
         while not self._stopped:
             try:
                 self.launch_waiting()
+                self.start_due_consolidation()
             except UnavailableError as error:
                 _logger.warning("Waiting jobs will be launched later: %s", error)
             except Exception:

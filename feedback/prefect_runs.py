@@ -1,4 +1,4 @@
-"""Everything the service asks of Prefect: start the deployment, read its runs, crash a run that has died."""
+"""Everything the service asks of Prefect: start the deployments, read their runs, crash a run that has died."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,10 +9,16 @@ from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
     ArtifactFilterKey,
+    DeploymentFilter,
+    DeploymentFilterId,
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import TERMINAL_STATES, State, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.filters import EventFilter, EventOccurredFilter, EventResourceFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
@@ -22,7 +28,7 @@ from feedback.job_state import JobStatus, RunState
 from feedback.time_limits import TimeLimits
 from registry.errors import UnavailableError, translate_http_errors
 from registry.settings import Settings
-from registry.tables import Job
+from registry.tables import Job, JobType
 
 PROGRESS_KEY = "progress"
 _STATUS = {
@@ -62,21 +68,38 @@ class PrefectRuns:
         """Start the deployment for a job and return the run's id, the same until the job's number of failures grows."""
         documents = f"{len(document_ids)} document{'s' * (len(document_ids) != 1)}"
         name = f"{job.type.replace('_', ' ')} on {documents} by {job.triggered_by}"
+        if job.type == JobType.CONSOLIDATION:
+            name = "hand over a consolidation"
         request = {"job_id": job.id, "document_ids": list(document_ids), "triggered_by": job.triggered_by}
-        try:
-            deployment = self._client.read_deployment_by_name(self._settings.deployment)
-            run = self._client.create_flow_run_from_deployment(
-                deployment.id,
-                name=name,
-                parameters={"request": request},
-                idempotency_key=f"{job.id} {job.failures}",
-                tags=[job.type],
-            )
-        except ObjectNotFound as error:
-            raise UnavailableError(
-                f"Prefect has no deployment {self._settings.deployment}: run `contract-feedback deploy`"
-            ) from error
+        run = self._client.create_flow_run_from_deployment(
+            self._get_deployment(self._settings.deployment).id,
+            name=name,
+            parameters={"request": request},
+            idempotency_key=f"{job.id} {job.failures}",
+            tags=[job.type],
+        )
         return str(run.id)
+
+    @_needs_prefect
+    def start_consolidation(self, newest: Job) -> None:
+        """Start a consolidation of what was learned up to the newest job, unless one was started for it before."""
+        self._client.create_flow_run_from_deployment(
+            self._get_deployment(self._settings.consolidation_deployment).id,
+            name=f"consolidate what was learned up to job {newest.number}",
+            idempotency_key=f"consolidation {newest.id}",
+        )
+
+    @_needs_prefect
+    def read_consolidations(self) -> dict[str, RunState]:
+        """Return the states of the consolidations that are due and have not ended, by their ids."""
+        deployment = self._get_deployment(self._settings.consolidation_deployment)
+        not_ended = FlowRunFilterStateType(any_=[state for state in StateType if state not in TERMINAL_STATES])
+        due = FlowRunFilterExpectedStartTime(before_=self._clock())  # a schedule creates its runs days before
+        runs = self._client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=not_ended), expected_start_time=due),
+        )
+        return {str(run.id): self._describe(run.state) for run in runs if run.state}
 
     @_needs_prefect
     def read_states(self, run_ids: Iterable[str]) -> dict[str, RunState]:
@@ -133,6 +156,13 @@ class PrefectRuns:
     def get_url(self, run_id: str) -> str:
         """Return the address of a run in the Prefect UI."""
         return f"{str(get_current_settings().ui_url or '').rstrip('/')}/runs/flow-run/{run_id}"
+
+    def _get_deployment(self, name: str) -> DeploymentResponse:
+        """Return a deployment; raises UnavailableError if Prefect has none of this name."""
+        try:
+            return self._client.read_deployment_by_name(name)
+        except ObjectNotFound as error:
+            raise UnavailableError(f"Prefect has no deployment {name}: run `contract-feedback deploy`") from error
 
     def _describe(self, state: State) -> RunState:
         """Return the state; a run that is due only much later counts as failed, since its jobs would wait for it."""

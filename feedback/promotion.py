@@ -7,7 +7,7 @@ from embeddinggemma_feasibility.evaluation import LabelledValue, Predictions, ev
 from feedback.training_set import TrainingSet
 from registry.outcome import Decision, ModelScores
 
-_CHANCE = 0.05
+_CHANCE = 0.01
 _ENOUGH_MEASURED = 5
 
 
@@ -56,7 +56,7 @@ def decide(training_set: TrainingSet, comparison: Comparison) -> tuple[Decision,
     """Decide about the challenger and say why.
 
     It is promoted unless its score is lower by more than chance: if each value that only one of the two models gets
-    wrong were as likely to be lost as won, so many lost or more would have a probability below 0.05 (McNemar's exact
+    wrong were as likely to be lost as won, so many lost or more would have a probability below 0.01 (McNemar's exact
     test, 1947, one-sided; decision 0003).
     """
     challenger, champion = comparison.challenger, comparison.champion

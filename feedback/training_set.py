@@ -7,9 +7,10 @@ from sqlmodel import Session
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.halves import half_of
 from embeddinggemma_feasibility.training_config import TrainingConfig
-from feedback.replay import choose_replay_documents, list_learned_documents
+from feedback.consolidation import Candidate, find_candidate
+from feedback.replay import choose_replay_documents
 from registry.annotations import get_latest_annotations
-from registry.jobs import list_job_documents
+from registry.jobs import list_job_documents, list_learned_documents
 
 _MAX_MEASURED = 20  # both models extract each, so this bounds the time of a run
 
@@ -18,32 +19,38 @@ _MAX_MEASURED = 20  # both models extract each, so this bounds the time of a run
 class TrainingSet:
     """The jobs a run has claimed and the documents it needs; every list but `training` is bounded.
 
-    `replay` stands for all `earlier_count` documents that were learned before.
+    `replay` stands for all `earlier_count` documents that were learned before. With a `candidate`, the run hands over a
+    consolidation, and `training` holds the documents learned meanwhile.
     """
 
     job_ids: list[str]
     training: list[AnnotationData]
     replay: list[AnnotationData]
     earlier_count: int
+    candidate: Candidate | None = None
 
     @property
     def measured(self) -> list[AnnotationData]:
         """Return the replayed documents that measure both models.
 
-        The tagger that is blind to a document changes only if there is feedback on a document of the other half.
+        In a step from the champion, the tagger that is blind to a document changes only if there is feedback on a
+        document of the other half.
         """
         changed = {1 - half_of(data.text) for data in self.training}
-        return [data for data in self.replay if half_of(data.text) in changed][:_MAX_MEASURED]
+        return [data for data in self.replay if self.candidate or half_of(data.text) in changed][:_MAX_MEASURED]
 
 
 def load_training_set(session: Session, job_ids: list[str]) -> TrainingSet:
     """Load the latest annotations of the jobs' documents, and the earlier documents that go with them."""
+    candidate, learned = find_candidate(session, job_ids), list_learned_documents(session)
     training = list_job_documents(session, job_ids)
-    learned = list_learned_documents(session)
+    if candidate:
+        training = list_learned_documents(session, since=candidate.snapshot)
     replay = choose_replay_documents(learned, training, TrainingConfig().replay_documents)
     return TrainingSet(
         job_ids=job_ids,
         training=get_latest_annotations(session, training),
         replay=get_latest_annotations(session, replay),
         earlier_count=len(set(learned) - set(training)),
+        candidate=candidate,
     )

@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.evaluation import Evaluation, Predictions, gold_values, predicted_values
+from feedback.consolidation import Candidate
 from feedback.prefect_runs import PROGRESS_KEY
 from registry.errors import translate_http_errors
 from registry.models import ModelRegistry
@@ -42,6 +43,20 @@ def publish_report(
         registry.log_chart(outcome.mlflow_run_id, outcome)
         lines += ["", f"[Run in MLflow]({registry.get_run_url(outcome.mlflow_run_id)})"]
     create_markdown_artifact("\n".join(lines), "report", outcome.reason)
+
+
+@translate_http_errors("Prefect")
+def publish_consolidation(candidate: Candidate, job_id: str) -> None:
+    """Publish a report in Prefect: what the candidate was fitted on, and which job hands it over."""
+    url = ModelRegistry(get_settings()).get_run_url(candidate.mlflow_run_id)
+    lines = [
+        f"# {candidate.description}",
+        "",
+        f"- Job `{job_id}` hands it over: the run of that job teaches it what was learned after job "
+        f"{candidate.snapshot}, compares it with the champion, and promotes it unless it is worse.",
+        f"- [Run in MLflow]({url})",
+    ]
+    create_markdown_artifact("\n".join(lines), "report", candidate.description)
 
 
 def _score_table(outcome: Outcome) -> list[str]:

@@ -2,25 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from prefect import Task, flow, runtime, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect import flow, runtime
+from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, Field
 
+from embeddinggemma_feasibility.calibration import Calibration
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningError, FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.trained_model import TrainedModel
 from feedback.claiming import add_manual_job, answer_jobs, claim_jobs, is_rerun_by_hand, split_jobs
+from feedback.consolidation import Candidate, describe_handover
 from feedback.promotion import Comparison, Contestant, compare_models, decide, get_served
 from feedback.training_set import TrainingSet, load_training_set
 from flows.artifacts import Progress, publish_report
+from flows.task_types import computing_task, task_with_neighbours
 from registry.cache import build_representation_cache
 from registry.database import open_session
-from registry.errors import ConflictError, UnavailableError
 from registry.models import ModelRegistry
 from registry.outcome import Decision, Outcome
 from registry.settings import get_settings
@@ -52,22 +51,6 @@ class Evaluated:
     comparison: Comparison
 
 
-def _is_outage(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Tell whether a task may succeed when it is retried; a bug would only fail again."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, UnavailableError | ConflictError | OSError)
-
-
-_task_with_neighbours = task(
-    cache_policy=NO_CACHE,
-    retries=4,
-    retry_delay_seconds=exponential_backoff(2),
-    retry_jitter_factor=0.2,
-    retry_condition_fn=_is_outage,
-)
-_computing_task = task(cache_policy=NO_CACHE)
-
-
 @flow(name="learn-from-feedback")
 def learn_from_feedback(request: LearningRequest) -> State[None]:
     """Learn from the feedback that waits; the message of the final state gives the decision and its reason.
@@ -79,13 +62,16 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
     if not training_set.job_ids:
         return Completed(message="There is no feedback to learn from: another run has answered it already")
     champion, challenger = load_models(flow_run_id)
+    candidate = load_candidate(training_set.candidate) if training_set.candidate else None
     if training_set.training and not challenger:
+        start = candidate or champion
         try:
-            tuned = fine_tune(training_set, champion, progress)
+            tuned = fine_tune(training_set, start, progress)
         except FineTuningError as error:
             answer_failed(flow_run_id, training_set, str(error))
             raise
-        challenger = save_challenger(flow_run_id, training_set, champion, tuned)
+        challenger = save_challenger(flow_run_id, training_set, start, tuned)
+    challenger = challenger or candidate
     evaluated = evaluate(training_set, champion, challenger, progress)
     outcome = register(flow_run_id, training_set, challenger, evaluated.comparison)
     promote(training_set, outcome)
@@ -94,7 +80,7 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
     return Completed(message=outcome.reason)
 
 
-@_task_with_neighbours
+@task_with_neighbours
 def load_annotations(flow_run_id: str, request: LearningRequest) -> TrainingSet:
     """Claim the waiting jobs; load the latest annotations of their documents, and the earlier ones to replay."""
     with open_session(get_settings()) as session:
@@ -105,7 +91,7 @@ def load_annotations(flow_run_id: str, request: LearningRequest) -> TrainingSet:
         return load_training_set(session, [job.id for job in claimed])
 
 
-@_task_with_neighbours
+@task_with_neighbours
 def load_models(flow_run_id: str) -> tuple[Model | None, Model | None]:
     """Load the champion and, if this run was interrupted after its training, the challenger."""
     registry = ModelRegistry(get_settings())
@@ -114,12 +100,19 @@ def load_models(flow_run_id: str) -> tuple[Model | None, Model | None]:
     return champion, Model(trained[1], mlflow_run_id=trained[0]) if trained else None
 
 
-@_computing_task
-def fine_tune(training_set: TrainingSet, champion: Model | None, progress: Progress) -> FineTuningResult:
-    """Fine-tune the champion on the training documents and the replayed ones."""
+@task_with_neighbours
+def load_candidate(candidate: Candidate) -> Model:
+    """Load the consolidated model that this run hands over."""
+    tagger = ModelRegistry(get_settings()).load_candidate(candidate.mlflow_run_id)
+    return Model(tagger, mlflow_run_id=candidate.mlflow_run_id)
+
+
+@computing_task
+def fine_tune(training_set: TrainingSet, start: Model | None, progress: Progress) -> FineTuningResult:
+    """Fine-tune the champion, or the candidate, on the training documents and the replayed ones."""
     return fine_tune_model(
         training_set.training,
-        champion.trained if champion else None,
+        start.trained if start else None,
         training_set.replay,
         training_set.earlier_count,
         training_set.measured,
@@ -129,7 +122,7 @@ def fine_tune(training_set: TrainingSet, champion: Model | None, progress: Progr
     )
 
 
-@_task_with_neighbours
+@task_with_neighbours
 def answer_failed(flow_run_id: str, training_set: TrainingSet, reason: str) -> None:
     """Answer the jobs with a failure that every further run would repeat."""
     outcome = Outcome(decision=Decision.FAILED, reason=reason, flow_run_id=flow_run_id)
@@ -137,31 +130,36 @@ def answer_failed(flow_run_id: str, training_set: TrainingSet, reason: str) -> N
         answer_jobs(session, training_set.job_ids, outcome)
 
 
-@_task_with_neighbours
-def save_challenger(
-    flow_run_id: str, training_set: TrainingSet, champion: Model | None, tuned: FineTuningResult
-) -> Model:
+@task_with_neighbours
+def save_challenger(flow_run_id: str, training_set: TrainingSet, start: Model | None, tuned: FineTuningResult) -> Model:
     """Store the fine-tuned model in MLflow, so that no retry trains again."""
-    parent = champion.version if champion else None
+    parent = start.version if start else None
     registry = ModelRegistry(get_settings())
     run_id = registry.save_challenger(flow_run_id, tuned, training_set.training, training_set.replay, parent)
     return Model(tuned.model, mlflow_run_id=run_id)
 
 
-@_computing_task
+@computing_task
 def evaluate(
     training_set: TrainingSet, champion: Model | None, challenger: Model | None, progress: Progress
 ) -> Evaluated:
-    """Extract the documents of the training set with both models, and compare the models."""
-    before = _extract_all(champion, training_set, lambda share: progress.reach(65 + 15 * share))
-    after = _extract_all(challenger, training_set, lambda share: progress.reach(80 + 15 * share))
+    """Extract the documents of the training set with both models, and compare the models.
+
+    In the measured documents, both have the challenger's calibration, so that only what they have learned differs.
+    """
+    newest = challenger or champion
+    calibration = newest.trained.served.calibration if newest else Calibration()
+    before = _extract_all(champion, training_set, calibration, lambda share: progress.reach(65 + 15 * share))
+    after = _extract_all(challenger, training_set, calibration, lambda share: progress.reach(80 + 15 * share))
     return Evaluated(before, after, compare_models(training_set, before, after))
 
 
-@_task_with_neighbours
+@task_with_neighbours
 def register(flow_run_id: str, training_set: TrainingSet, challenger: Model | None, comparison: Comparison) -> Outcome:
     """Decide about the challenger, and register it in MLflow with the decision."""
     decision, reason = decide(training_set, comparison)
+    if training_set.candidate:
+        reason = f"{reason} {describe_handover(training_set.candidate, len(training_set.training))}"
     outcome = Outcome(
         decision=decision,
         reason=reason,
@@ -177,7 +175,7 @@ def register(flow_run_id: str, training_set: TrainingSet, challenger: Model | No
     return outcome
 
 
-@_task_with_neighbours
+@task_with_neighbours
 def promote(training_set: TrainingSet, outcome: Outcome) -> None:
     """Make the new version the champion if that was decided, and answer the jobs; refused jobs are tried in parts."""
     if outcome.decision == Decision.PROMOTED and outcome.challenger and outcome.challenger.version:
@@ -189,7 +187,7 @@ def promote(training_set: TrainingSet, outcome: Outcome) -> None:
             answer_jobs(session, training_set.job_ids, outcome)
 
 
-@_task_with_neighbours
+@task_with_neighbours
 def report(training_set: TrainingSet, outcome: Outcome, evaluated: Evaluated) -> None:
     """Publish the report, after the promotion: nobody waits for it."""
     before, after = (get_served(training_set, model) for model in (evaluated.champion, evaluated.challenger))
@@ -197,7 +195,7 @@ def report(training_set: TrainingSet, outcome: Outcome, evaluated: Evaluated) ->
 
 
 def _extract_all(
-    model: Model | None, training_set: TrainingSet, on_share: Callable[[float], None]
+    model: Model | None, training_set: TrainingSet, calibration: Calibration, on_share: Callable[[float], None]
 ) -> Contestant | None:
     if model is None:
         on_share(1)
@@ -205,6 +203,8 @@ def _extract_all(
     cache = build_representation_cache(get_settings())
     served = {data.document_id: model.trained.served.extract(data.text, cache) for data in training_set.training}
     on_share(0.5)
-    unseen = {data.document_id: model.trained.extract_unseen(data, cache) for data in training_set.measured}
+    unseen = {
+        data.document_id: calibration.select(model.trained.rank_unseen(data, cache)) for data in training_set.measured
+    }
     on_share(1)
     return Contestant(model.version, served, unseen)

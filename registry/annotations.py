@@ -92,6 +92,12 @@ def count_annotations(session: Session, document_id: str) -> int:
     return session.exec(select(func.count()).select_from(Annotation).where(Annotation.document_id == document_id)).one()
 
 
+def list_types(session: Session) -> Sequence[str]:
+    """Return the types of all approved annotations."""
+    query = select(Annotation.type).where(Annotation.status == AnnotationStatus.APPROVED).distinct()
+    return session.exec(query).all()
+
+
 def list_annotated_documents(session: Session) -> Sequence[str]:
     """Return the ids of the documents with approved annotations."""
     query = select(Annotation.document_id).where(Annotation.status == AnnotationStatus.APPROVED).distinct()

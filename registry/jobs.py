@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, and_, col, func, not_, select
 
 from registry.errors import NotFoundError
+from registry.outcome import Decision
 from registry.tables import Document, Job, JobDocument, JobType
 
 UNANSWERED = col(Job.outcome).is_(None)
@@ -59,3 +60,34 @@ def list_job_documents(session: Session, job_ids: Sequence[str]) -> Sequence[str
 def count_waiting_jobs(session: Session) -> int:
     """Return the number of jobs without an answer."""
     return session.exec(select(func.count()).select_from(Job).where(UNANSWERED)).one()
+
+
+def get_snapshot(session: Session) -> int:
+    """Return the greatest number such that all jobs up to it are answered, 0 if there is none."""
+    first_unanswered, last = session.exec(
+        select(func.min(col(Job.number)).filter(UNANSWERED), func.max(col(Job.number)))
+    ).one()
+    return first_unanswered - 1 if first_unanswered else last or 0
+
+
+def list_learned_documents(session: Session, since: int = 0) -> Sequence[str]:
+    """Return the ids of the documents whose last answered job was promoted, in the order of these jobs.
+
+    The others are set aside: no model learns from them until a person sends feedback on them again.
+
+    With `since`, only those whose last answered job has a greater number. A training run that was not promoted leaves
+    its documents as they were: it brought no new annotations.
+    """
+    decision = col(Job.outcome)["decision"].as_string()
+    is_promoted = decision.in_([Decision.PROMOTED, Decision.NOT_TRAINED])  # an earlier release held documents out
+    has_no_effect = and_(Job.type == JobType.TRAINING_RUN, not_(is_promoted))
+    recency = func.row_number().over(partition_by=JobDocument.document_id, order_by=col(Job.number).desc())
+    answered = (
+        select(JobDocument.document_id, Job.number, is_promoted.label("is_promoted"), recency.label("recency"))
+        .join(Job)
+        .where(not_(UNANSWERED), not_(has_no_effect))
+        .subquery()
+    )
+    query = select(Document.id).join(answered, col(Document.id) == answered.c.document_id)
+    query = query.where(answered.c.recency == 1, answered.c.is_promoted, answered.c.number > since)
+    return session.exec(query.order_by(answered.c.number, col(Document.created_at))).all()

@@ -34,6 +34,7 @@ from registry.tracking import log_chart, log_comparison, log_fine_tuning
 CHAMPION, CHALLENGER = "champion", "challenger"
 _SERVED, _TRAINING = "model", "training"  # folders of an MLflow run
 _SHA256 = {_SERVED: "model_sha256", _TRAINING: "training_sha256"}  # tags with the hashes of their files
+_SNAPSHOT = "candidate_snapshot"
 _MISSING = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 
 
@@ -165,6 +166,37 @@ class ModelRegistry:
         return None
 
     @_needs_mlflow()
+    def save_candidate(
+        self,
+        flow_run_id: str,
+        fitted: FineTuningResult,
+        training: Sequence[AnnotationData],
+        snapshot: int,
+        description: str,
+    ) -> str:
+        """Store a consolidated tagger, with the snapshot of its documents, in an MLflow run; return the run's id."""
+        run_id = self.save_challenger(flow_run_id, fitted, training, [], None)
+        self._client.set_tag(run_id, "mlflow.runName", f"consolidation {flow_run_id[:8]}")
+        self._client.set_tag(run_id, "mlflow.note.content", description)
+        self._client.set_tag(run_id, _SNAPSHOT, str(snapshot))
+        self._client.set_terminated(run_id)
+        return run_id
+
+    @_needs_mlflow()
+    def find_candidate(self, flow_run_id: str) -> tuple[str, int, str] | None:
+        """Return what a flow run has saved with `save_candidate`: the id of its MLflow run, snapshot, description."""
+        for run in self._client.search_runs([self._experiment_id], f"tags.flow_run_id = '{flow_run_id}'"):
+            tags = run.data.tags
+            if _SNAPSHOT in tags:
+                return str(run.info.run_id), int(tags[_SNAPSHOT]), tags["mlflow.note.content"]
+        return None
+
+    @_needs_mlflow()
+    def load_candidate(self, run_id: str) -> TrainedModel:
+        """Load the model that `save_candidate` stored in an MLflow run."""
+        return self._load_model(run_id, self._client.get_run(run_id).data.tags)
+
+    @_needs_mlflow()
     def register(self, run_id: str, outcome: Outcome) -> str:
         """Register the tagger of an MLflow run with its comparison, unless it is registered; return the version."""
         for existing in self._client.search_model_versions(f"name = '{self._name}' and run_id = '{run_id}'"):
@@ -184,7 +216,8 @@ class ModelRegistry:
         version = str(created.version)
         self._client.set_registered_model_alias(self._name, CHALLENGER, version)
         count = len(outcome.training_documents)
-        name = f"v{version} · trained on {count} document{'s' * (count != 1)}"
+        learned = f"trained on {count} document{'s' * (count != 1)}" if count else "consolidation"
+        name = f"v{version} · {learned}"
         self._client.set_tag(run_id, "mlflow.runName", name)
         self._client.set_tag(run_id, "mlflow.note.content", outcome.reason)
         self._client.set_tag(run_id, "decision", decision)

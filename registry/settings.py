@@ -1,6 +1,7 @@
 """Settings: addresses, folders and limits, read from the environment."""
 
 from functools import lru_cache
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,8 +27,14 @@ class Settings(BaseSettings):
     )
     model_name: str = Field("contract-entities", description="Name of the registered model in MLflow")
     deployment: str = Field("learn-from-feedback/feedback", description="The Prefect deployment to start")
-    work_pool: str = Field("contract-feedback", description="The Prefect work pool of that deployment")
+    consolidation_deployment: str = Field(
+        "consolidate/consolidation", description="The Prefect deployment that consolidates"
+    )
+    work_pool: str = Field("contract-feedback", description="The Prefect work pool of both deployments")
     encoder: str = Field("packaged", description="Base encoder: 'packaged', a local folder, or a name on the hub")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where a consolidation computes; 'auto' is the GPU if there is one"
+    )
     cache_folder: str = Field(
         ".local/cache", description="Where the API and the runs of one machine cache models and encoded documents"
     )
@@ -36,6 +43,7 @@ class Settings(BaseSettings):
     max_pages: int = Field(2_000, description="Maximum number of pages of a PDF")
     max_characters: int = Field(1_000_000, description="Maximum number of characters of a document")
     max_annotations: int = Field(2_000, description="Maximum number of annotations of a document")
+    max_types: int = Field(200, description="Maximum number of entity types of all approved annotations")
     max_waiting_jobs: int = Field(5_000, description="Maximum number of jobs without an answer")
     requests_per_minute: int = Field(3_000, description="Requests per minute and key that an API process answers")
     pdf_seconds: float = Field(15, description="Time limit for reading a PDF")

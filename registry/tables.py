@@ -122,6 +122,7 @@ class JobType(StrEnum):
 
     FEEDBACK = "feedback"
     TRAINING_RUN = "training_run"
+    CONSOLIDATION = "consolidation"
 
 
 _UNANSWERED = text("outcome IS NULL")
@@ -159,6 +160,10 @@ class Job(SQLModel, table=True):
     failures: int = Field(default=0, description="Number of runs that ended without an answer")
     last_failure: str | None = Field(default=None, sa_type=Text, description="Why the last of those runs ended")
     outcome: Outcome | None = Field(default=None, sa_type=OutcomeColumn, description="The answer")
+    candidate_run_id: str | None = Field(default=None, description="The MLflow run of the consolidated model")
+    candidate_snapshot: int | None = Field(
+        default=None, description="All jobs up to this number were answered before that model's documents were read"
+    )
 
     @hybrid_property
     def run_id(self) -> str | None:

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, status
 from sqlmodel import Session
 
-from api.annotation_input import check_annotation_count, resolve_annotation
+from api.annotation_input import check_annotation_count, check_types, resolve_annotation
 from api.dependencies import AnnotatorDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
 from api.schemas import AnnotationCreate, AnnotationPublic
@@ -32,7 +32,9 @@ def create_annotation(
     """Mark one entity. Models learn it with the next feedback on the document."""
     document = get_document(session, document_id)
     check_annotation_count(queries.count_annotations(session, document_id) + 1, services)
-    annotation = queries.add_annotation(session, document, resolve_annotation(document, new, services, caller))
+    resolved = resolve_annotation(document, new, services, caller)
+    check_types(session, [resolved], services)
+    annotation = queries.add_annotation(session, document, resolved)
     session.commit()
     return AnnotationPublic.model_validate(annotation)
 
@@ -56,7 +58,9 @@ def change_annotation(
     """Replace an annotation."""
     annotation = _get_annotation(session, annotation_id, revision)
     document = get_document(session, annotation.document_id)
-    queries.update_annotation(session, document, annotation, resolve_annotation(document, new, services, caller))
+    resolved = resolve_annotation(document, new, services, caller)
+    check_types(session, [resolved], services)
+    queries.update_annotation(session, document, annotation, resolved)
     session.commit()
     return AnnotationPublic.model_validate(annotation)
 
@@ -86,6 +90,7 @@ def ingest_label_studio(
     document = get_document(session, document_id)
     annotations = read_label_studio(export, document.text, caller)
     check_annotation_count(len(annotations), services)
+    check_types(session, annotations, services)
     queries.replace_annotations(session, document, annotations)
     session.commit()
     return _publish(queries.list_annotations(session, document_id))

@@ -43,6 +43,7 @@ def upload_document(
         raise TooLargeError(f"The file is larger than {limit} bytes")
     sha256 = hashlib.sha256(content).hexdigest()
     if existing := find_document_by_content(session, sha256):
+        services.encoding.add(existing.text)
         return existing
     read = read_document(content, services.settings)
     document = Document(
@@ -66,6 +67,7 @@ def upload_document(
         if existing is None:
             raise
         return existing
+    services.encoding.add(read.text)
     return document
 
 

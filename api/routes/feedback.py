@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, status
 
-from api.annotation_input import check_annotation_count, resolve_annotation
+from api.annotation_input import check_annotation_count, check_types, resolve_annotation
 from api.dependencies import ServicesDep, SessionDep, TrainerDep
 from api.errors import document_errors
 from api.job_responses import build_job_response
@@ -45,6 +45,7 @@ def submit_feedback(
     annotations = None
     if feedback.annotations is not None:
         annotations = [resolve_annotation(document, new, services, reviewer) for new in feedback.annotations]
+        check_types(session, annotations, services)
     key = f"{caller} {idempotency_key}" if idempotency_key else None
     job = trigger_model_feedback(session, services.launcher, document, annotations, reviewer, feedback.note, key)
     return build_job_response(session, services, job, find_job_state(job, {}).status)

@@ -68,7 +68,7 @@ class Parent:
             client.send(b"\0")
             pid = os.fork()
         if pid == 0:
-            _die_with(parent)
+            die_with(parent)
             self._close()
             client.detach()  # left open: the client must not read end-of-file before the child exits
             return Request(**json.loads(message), files=files)
@@ -118,18 +118,18 @@ def main() -> None:
     from flows.warm import run  # noqa: PLC0415  (its imports read _NO_THREADS)
 
     state = run.preload()
-    _lower_priority()
+    lower_priority(_NICENESS)
     with _listen(Path(os.environ[SOCKET_VARIABLE])) as listener:
         request = Parent(listener).serve()
     run.run_flow(request.environment, request.folder, request.files, state)
 
 
-def _lower_priority() -> None:
-    """Give extraction most of the processor while both compete; Linux may weigh whole sessions (autogroup)."""
-    os.nice(_NICENESS)
+def lower_priority(niceness: int) -> None:
+    """Give other processes most of the processor while both compete; Linux may weigh whole sessions (autogroup)."""
+    os.nice(niceness)
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(_NICENESS))
+            Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def _listen(path: Path) -> socket.socket:
@@ -144,7 +144,7 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it had died before

@@ -18,12 +18,12 @@ Start = Callable[..., TestClient]
 def start(settings: Settings) -> Iterator[Start]:
     opened: list[TestClient] = []
 
-    def start_application(**limits: int) -> TestClient:
-        limited = settings.model_copy(update=limits)
-        migrate_database(limited)
-        with open_session(limited) as session:
+    def start_application(**changes: object) -> TestClient:
+        changed = settings.model_copy(update=changes)
+        migrate_database(changed)
+        with open_session(changed) as session:
             key = add_key(session, "ana", list(Scope))
-        client = TestClient(create_app(limited), headers={"Authorization": f"Bearer {key}"})
+        client = TestClient(create_app(changed), headers={"Authorization": f"Bearer {key}"})
         opened.append(client.__enter__())
         return client
 

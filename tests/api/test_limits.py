@@ -13,9 +13,9 @@ def upload(client: TestClient, text: str = TEXT) -> str:
     return str(client.post("/documents", files={"file": ("a.txt", text.encode())}).json()["id"])
 
 
-def mark(value: str) -> dict[str, object]:
+def mark(value: str, name: str = "party", **fields: object) -> dict[str, object]:
     start = TEXT.index(value)
-    return {"type": "party", "value": value, "start": start, "end": start + len(value)}
+    return {"type": name, **fields, "value": value, "start": start, "end": start + len(value)}
 
 
 def test_request_above_the_rate_limit_is_refused(start: Start) -> None:
@@ -39,6 +39,57 @@ def test_annotation_above_the_limit_is_refused(start: Start) -> None:
     other = {**label, "value": {"start": 14, "end": 18, "labels": ["party"]}}
     export = [{"data": {"text": TEXT}, "annotations": [{"result": [label, other]}]}]
     assert client.post(f"/documents/{document}/annotations/ingest", json=export).status_code == 422
+
+
+def list_stored(client: TestClient, document: str) -> list[tuple[str, str]]:
+    found = client.get(f"/documents/{document}/annotations").json()
+    return [(annotation["type"], annotation["value"]) for annotation in found]
+
+
+def test_type_201_is_refused_by_every_route_and_known_types_are_accepted(start: Start) -> None:
+    client = start()
+    first, second = upload(client), upload(client, f"{TEXT} Twice.")
+    known = {"annotations": [mark("Acme", f"type {number:03}") for number in range(200)]}
+    assert client.post(f"/documents/{first}/feedback", json=known).status_code == 202
+    annotations = f"/documents/{second}/annotations"
+    stored = client.post(annotations, json=mark("Bell", "type 000")).json()
+    label = {"type": "labels", "value": {"start": 0, "end": 4, "labels": ["new"]}}
+    refusals = [
+        client.post(annotations, json=mark("Acme", "new")),
+        client.put(f"/annotations/{stored['id']}", json=mark("Bell", "new")),
+        client.post(f"{annotations}/ingest", json=[{"annotations": [{"result": [label]}]}]),
+        client.post(f"/documents/{second}/feedback", json={"annotations": [mark("Acme", "new"), mark("Acme Ltd")]}),
+    ]
+    assert [refused.status_code for refused in refusals] == [422] * 4
+    assert "There are 200 entity types, 200 at most, and this adds 1, such as 'new'" in refusals[0].json()["detail"]
+    assert "CONTRACT_FEEDBACK_MAX_TYPES" in refusals[0].json()["detail"]
+    assert list_stored(client, second) == [("type 000", "Bell")]
+    assert client.post(annotations, json=mark("Acme", "new", status="draft")).status_code == 201
+    assert client.put(f"/annotations/{stored['id']}", json=mark("Bell", "type 199")).status_code == 200
+    feedback = client.post(f"/documents/{second}/feedback", json={"annotations": [mark("Acme", "type 001")]})
+    assert feedback.status_code == 202
+
+
+def test_feedback_with_300_types_is_refused_and_nothing_is_stored(start: Start) -> None:
+    client = start()
+    document = upload(client)
+    many = {"annotations": [mark("Acme", f"type {number}") for number in range(300)]}
+    refused = client.post(f"/documents/{document}/feedback", json=many)
+    assert refused.status_code == 422
+    assert "There are 0 entity types, 200 at most, and this adds 300" in refused.json()["detail"]
+    assert list_stored(client, document) == []
+    assert client.post("/training-runs").status_code == 422  # there is nothing to train on
+
+
+def test_types_above_a_lowered_limit_remain_usable(start: Start) -> None:
+    client = start()
+    document = upload(client)
+    both = {"annotations": [mark("Acme", "party"), mark("Bell", "payee")]}
+    assert client.post(f"/documents/{document}/feedback", json=both).status_code == 202
+    lowered = start(max_types=1)
+    assert lowered.post(f"/documents/{document}/annotations", json=mark("Acme Ltd", "payee")).status_code == 201
+    assert lowered.post(f"/documents/{document}/feedback", json=both).status_code == 202
+    assert lowered.post(f"/documents/{document}/annotations", json=mark("Acme", "third")).status_code == 422
 
 
 def test_feedback_above_the_limit_of_waiting_jobs_is_refused(start: Start) -> None:

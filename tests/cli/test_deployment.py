@@ -15,8 +15,10 @@ def test_deploy_can_be_repeated(stack: Stack) -> None:
     assert deployed.stdout == f"Deployed to {stack.prefect_url}/api\n"
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
         deployment = prefect.read_deployment_by_name("learn-from-feedback/feedback").model_dump(mode="json")
+        consolidation = prefect.read_deployment_by_name("consolidate/consolidation").model_dump(mode="json")
         automations = sorted(automation.name for automation in prefect.read_automations())
-        assert prefect.read_work_pool("contract-feedback").type == "process"
+        pool = prefect.read_work_pool("contract-feedback")
+    assert (pool.type, pool.concurrency_limit) == ("process", None)
     assert automations == ["Crash a run that does not begin", "Crash a run that is silent"]
     assert deployment["description"].startswith("Fine-tunes")
     assert deployment["entrypoint"] == "flows.feedback.learn_from_feedback"
@@ -26,6 +28,14 @@ def test_deploy_can_be_repeated(stack: Stack) -> None:
     assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"
     assert deployment["parameter_openapi_schema"]["required"] == ["request"]
     assert not deployment["pull_steps"]
+    assert consolidation["description"].startswith("Fits a model")
+    assert consolidation["entrypoint"] == "flows.consolidation.consolidate"
+    assert consolidation["job_variables"] == {"command": "python3 -m flows.background"}
+    assert consolidation["work_pool_name"] == "contract-feedback"
+    assert consolidation["global_concurrency_limit"]["limit"] == 1
+    assert consolidation["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    assert not consolidation["parameter_openapi_schema"]["properties"]
+    assert deployment["tags"] == consolidation["tags"] == ["contract-feedback"]
 
 
 def test_deploy_without_an_address_or_to_one_that_does_not_answer_is_refused(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,18 @@ def test_encoder_reads_a_text_once_and_the_entities_are_the_same(
     assert tagger.extract(text, cache) == tagger.extract(text)
     monkeypatch.setattr(tagger, "encode_windows", lambda *_: pytest.fail("the encoder reads it again"))
     assert tagger.extract(text, cache)
+
+
+def test_text_that_many_threads_need_at_once_is_encoded_once(
+    tagger: Tagger, contracts: list[AnnotationData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, encode_windows = count(), tagger.encode_windows
+    monkeypatch.setattr(tagger, "encode_windows", lambda *batch: (next(calls), encode_windows(*batch))[1])
+    cache, text = DiskCache(tmp_path, 10**9), contracts[0].text
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: tagger.extract(text, cache), range(8)))
+    assert next(calls) == 1
+    assert all(entities == found[0] for entities in found)
 
 
 def test_challenger_shares_its_champions_representations_until_it_has_an_adapter(

@@ -15,6 +15,7 @@ from feedback.claiming import (
     list_unanswered_runs,
     release_jobs,
 )
+from feedback.consolidation import Candidate, add_consolidation
 from registry.outcome import Decision, Outcome
 from tests.feedback.jobs import add_feedback, outcome
 
@@ -128,3 +129,14 @@ def test_answered_job_run_by_another_run_is_a_rerun_by_hand(session: Session) ->
     assert not is_rerun_by_hand(session, job.id, "own")
     made = {add_manual_job(session, [document_id], "Prefect UI", "other") for _ in range(2)}
     assert len(made) == 1
+
+
+def test_consolidation_is_claimed_only_by_its_own_run_and_with_no_feedback(session: Session) -> None:
+    handed_over = add_consolidation(session, "run", Candidate("mlflow-run", 0, "All of it."))
+    job, _ = add_feedback(session, "a")
+    assert [claimed.id for claimed in claim_jobs(session, "run-1", None)] == [job.id]
+    later, _ = add_feedback(session, "b")
+    handed_over.failures = later.failures = 2
+    session.add_all([handed_over, later])
+    assert [claimed.id for claimed in claim_jobs(session, "run-2", handed_over.id)] == [handed_over.id]
+    assert [claimed.id for claimed in claim_jobs(session, "run-3", later.id)] == [later.id]

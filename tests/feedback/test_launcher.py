@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import sleep
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
@@ -13,17 +13,18 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from cli.installation import Stack
-from feedback.claiming import claim_jobs, find_unlaunched_job
+from feedback.claiming import answer_jobs, claim_jobs, find_unlaunched_job
 from feedback.job_state import JobStatus
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
 from feedback.submission import trigger_model_feedback
 from feedback.time_limits import TimeLimits
 from registry.errors import UnavailableError
-from registry.jobs import add_job, list_job_documents
+from registry.jobs import add_job, get_snapshot, list_job_documents
 from registry.outcome import Decision
 from registry.settings import Settings
 from registry.tables import Job, JobType
+from tests.feedback.jobs import add_feedback, outcome
 from tests.registry.test_annotations import add_document, marked
 
 LIMITS = TimeLimits(first_pause_seconds=70, missed_event_seconds=1000)
@@ -58,11 +59,20 @@ def server(stack: Stack) -> Iterator[SyncPrefectClient]:
 
 
 @pytest.fixture
-def prefect(server: SyncPrefectClient, settings: Settings, clock: Clock) -> PrefectRuns:
-    """The stack's Prefect server, with a deployment that no worker serves."""
-    flow_id = server.create_flow_from_name("learn-from-feedback")
-    server.create_deployment(flow_id, "unattended")
-    unattended = settings.model_copy(update={"deployment": "learn-from-feedback/unattended"})
+def unattended(server: SyncPrefectClient, settings: Settings) -> Settings:
+    """The settings with deployments that no worker serves; that of consolidations is new, so it has no earlier runs."""
+    consolidation = f"unattended-{uuid4()}"
+    server.create_deployment(server.create_flow_from_name("learn-from-feedback"), "unattended")
+    server.create_deployment(server.create_flow_from_name("consolidate"), consolidation)
+    deployments = {
+        "deployment": "learn-from-feedback/unattended",
+        "consolidation_deployment": f"consolidate/{consolidation}",
+    }
+    return settings.model_copy(update=deployments)
+
+
+@pytest.fixture
+def prefect(server: SyncPrefectClient, unattended: Settings, clock: Clock) -> PrefectRuns:
     return PrefectRuns(server, unattended, LIMITS, clock.utc)
 
 
@@ -229,3 +239,72 @@ def test_feedback_while_prefect_is_away_waits_and_is_launched_later(
     session.commit()
     launcher.launch_waiting()
     assert find_unlaunched_job(session) is None
+
+
+def learn(session: Session, count: int) -> None:
+    """Add so many documents whose feedback was answered with a promotion."""
+    first = get_snapshot(session)
+    jobs = [add_feedback(session, f"{first + index}")[0].id for index in range(count)]
+    answer_jobs(session, jobs, outcome())
+    session.commit()
+
+
+def read_consolidations(prefect: PrefectRuns) -> list[UUID]:
+    return [UUID(run_id) for run_id in prefect.read_consolidations()]
+
+
+def test_consolidation_starts_once_when_enough_is_new_though_two_launchers_look(
+    session: Session, engine: Engine, launcher: Launcher, prefect: PrefectRuns, clock: Clock
+) -> None:
+    learn(session, 19)
+    launcher.start_due_consolidation()
+    assert read_consolidations(prefect) == []
+    learn(session, 1)
+    other = Launcher(engine, prefect, LIMITS, clock.monotonic)
+    for each in (launcher, other, launcher):
+        each.start_due_consolidation()
+    assert len(read_consolidations(prefect)) == 1
+    learn(session, 20)
+    launcher.start_due_consolidation()
+    assert len(read_consolidations(prefect)) == 1
+
+
+def test_consolidation_that_crashed_starts_again_only_after_further_feedback(
+    session: Session, launcher: Launcher, prefect: PrefectRuns, server: SyncPrefectClient
+) -> None:
+    learn(session, 20)
+    launcher.start_due_consolidation()
+    [first] = read_consolidations(prefect)
+    server.set_flow_run_state(first, Crashed(), force=True)
+    launcher.start_due_consolidation()
+    assert read_consolidations(prefect) == []
+    learn(session, 1)
+    launcher.start_due_consolidation()
+    [second] = read_consolidations(prefect)
+    assert second != first
+
+
+def test_consolidation_without_events_for_too_long_is_crashed_and_makes_way_for_the_next(
+    session: Session, launcher: Launcher, prefect: PrefectRuns, server: SyncPrefectClient, clock: Clock
+) -> None:
+    learn(session, 20)
+    launcher.start_due_consolidation()
+    [dead] = read_consolidations(prefect)
+    server.set_flow_run_state(dead, Running(), force=True)
+    learn(session, 1)
+    clock.advance(LIMITS.missed_event_seconds + 1)
+    for _ in range(2):
+        launcher.start_due_consolidation()
+    assert server.read_flow_run(dead).state_name == "Crashed"
+    assert len(read_consolidations(prefect)) == 1
+
+
+def test_scheduled_consolidation_of_tomorrow_does_not_prevent_one_today(
+    session: Session, launcher: Launcher, prefect: PrefectRuns, server: SyncPrefectClient, unattended: Settings
+) -> None:
+    deployment = server.read_deployment_by_name(unattended.consolidation_deployment)
+    tomorrow: State[None] = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    server.create_flow_run_from_deployment(deployment.id, state=tomorrow)
+    learn(session, 20)
+    launcher.start_due_consolidation()
+    assert len(read_consolidations(prefect)) == 1

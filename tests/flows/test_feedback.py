@@ -1,14 +1,9 @@
 """The flow in this process, with a real Prefect server and an MLflow store for each test."""
 
-from collections.abc import Iterator
-
 import pytest
 from mlflow import MlflowClient
-from prefect.settings import PREFECT_API_URL, temporary_settings
-from registry.corrections import list_corrections
 from sqlmodel import Session
 
-from cli.installation import Stack
 from demo.contract_generator import generate_contract
 from feedback.training_set import TrainingSet, load_training_set
 from flows import feedback
@@ -18,23 +13,10 @@ from registry.annotations import replace_annotations
 from registry.errors import ConflictError
 from registry.jobs import add_job, get_job
 from registry.outcome import Decision
-from registry.settings import Settings, get_settings
+from registry.settings import Settings
 from registry.tables import AnnotationBase, Document, JobType
 
-
-@pytest.fixture(autouse=True)
-def _environment(
-    settings: Settings, stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path_factory.mktemp("mlflow"))
-    monkeypatch.setenv("CONTRACT_FEEDBACK_DATABASE_URL", settings.database_url.get_secret_value())
-    monkeypatch.setenv("CONTRACT_FEEDBACK_MLFLOW_TRACKING_URI", settings.mlflow_tracking_uri)
-    monkeypatch.setenv("CONTRACT_FEEDBACK_ENCODER", settings.encoder)
-    monkeypatch.setenv("CONTRACT_FEEDBACK_CACHE_FOLDER", settings.cache_folder)
-    get_settings.cache_clear()
-    with temporary_settings({PREFECT_API_URL: f"{stack.prefect_url}/api"}):
-        yield
-    get_settings.cache_clear()
+pytestmark = pytest.mark.usefixtures("flow_environment")
 
 
 def add_feedback(session: Session, seed: int) -> str:
@@ -73,7 +55,6 @@ def test_run_interrupted_after_training_registers_the_trained_model(
     assert outcome
     assert outcome.challenger
     assert (outcome.mlflow_run_id, outcome.challenger.version) == (trained.mlflow_run_id, "1")
-    assert list_corrections(session, outcome.training_documents)
     assert len(MlflowClient(settings.mlflow_tracking_uri).search_runs(["1"])) == 1
 
 

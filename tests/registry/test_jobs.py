@@ -2,9 +2,11 @@ from datetime import timedelta
 
 from sqlmodel import Session
 
-from registry.jobs import add_job, find_last_feedback, list_jobs
+from feedback.claiming import answer_jobs
+from registry.jobs import add_job, find_last_feedback, get_snapshot, list_jobs, list_learned_documents
+from registry.outcome import Decision
 from registry.tables import JobType
-from tests.feedback.jobs import add_feedback
+from tests.feedback.jobs import add_feedback, outcome
 
 
 def test_last_feedback_is_the_one_stored_last_though_the_clock_was_set_back(session: Session) -> None:
@@ -15,3 +17,36 @@ def test_last_feedback_is_the_one_stored_last_though_the_clock_was_set_back(sess
     session.flush()
     assert find_last_feedback(session, document_id) == second
     assert list_jobs(session, 0, 2)[0] == [second, first]
+
+
+def test_snapshot_ends_before_the_first_unanswered_job(session: Session) -> None:
+    assert get_snapshot(session) == 0
+    jobs = [add_feedback(session, name)[0] for name in "abc"]
+    assert get_snapshot(session) == 0
+    answer_jobs(session, [jobs[0].id, jobs[2].id], outcome())
+    assert get_snapshot(session) == 1
+    answer_jobs(session, [jobs[1].id], outcome())
+    assert get_snapshot(session) == 3
+
+
+def test_learned_documents_are_those_whose_last_answer_was_a_promotion(session: Session) -> None:
+    first, second, third = (add_feedback(session, name) for name in "abc")
+    assert list_learned_documents(session) == []
+    answer_jobs(session, [first[0].id, third[0].id], outcome())
+    answer_jobs(session, [second[0].id], outcome(Decision.NOT_PROMOTED))
+    assert list_learned_documents(session) == [first[1], third[1]]
+    again = [add_job(session, JobType.FEEDBACK, [document_id], "tester") for _, document_id in (second, first)]
+    assert list_learned_documents(session) == [first[1], third[1]]
+    answer_jobs(session, [again[0].id], outcome())
+    answer_jobs(session, [again[1].id], outcome(Decision.NOT_PROMOTED))
+    assert list_learned_documents(session) == [third[1], second[1]]
+    assert list_learned_documents(session, since=3) == [second[1]]
+
+
+def test_training_run_that_was_not_promoted_leaves_its_documents_learned(session: Session) -> None:
+    learned, document_id = add_feedback(session, "a")
+    answer_jobs(session, [learned.id], outcome())
+    run = add_job(session, JobType.TRAINING_RUN, [document_id], "tester")
+    answer_jobs(session, [run.id], outcome(Decision.NOT_PROMOTED))
+    assert list_learned_documents(session) == [document_id]
+    assert list_learned_documents(session, since=1) == []

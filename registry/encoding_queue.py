@@ -1,0 +1,67 @@
+"""The encoding of uploaded documents, in a background thread, so that their first extraction finds it cached."""
+
+import logging
+import os
+import threading
+from contextlib import suppress
+from queue import Full, Queue
+
+from embeddinggemma_feasibility.disk_cache import DiskCache
+from embeddinggemma_feasibility.encoders import load_encoder
+from embeddinggemma_feasibility.tagger import Tagger
+from embeddinggemma_feasibility.training_config import TrainingConfig
+from registry.errors import UnavailableError
+from registry.served_model import ServedModel
+from registry.settings import Settings
+
+MAX_WAITING = 100  # 200 MB of text at most, if each has a million characters of Latin script
+_NICENESS = 5  # a third of the weight of the threads that answer requests
+_STOP_SECONDS = 5
+
+_logger = logging.getLogger(__name__)
+
+
+class EncodingQueue:
+    """Encodes texts one after another, as the served model does, into the cache.
+
+    A text that it leaves out, because too many wait or for an error, is encoded by its first extraction.
+    """
+
+    def __init__(self, settings: Settings, served: ServedModel, cache: DiskCache) -> None:
+        self._settings, self._served, self._cache = settings, served, cache
+        self._texts: Queue[str | None] = Queue(MAX_WAITING)
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="encoding", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the text that is being encoded; return after five seconds even if that takes longer."""
+        self._stopped = True
+        with suppress(Full):  # the thread waits only if there is space
+            self._texts.put_nowait(None)
+        self._thread.join(_STOP_SECONDS)
+
+    def add(self, text: str) -> None:
+        """Have a text encoded soon, unless as many wait as are allowed to."""
+        try:
+            self._texts.put_nowait(text)
+        except Full:
+            _logger.warning("%d texts wait to be encoded: one more is left to its first extraction", MAX_WAITING)
+
+    def _run(self) -> None:
+        os.nice(_NICENESS)  # on Linux, of this thread and of those that torch starts for it
+        while (text := self._texts.get()) is not None and not self._stopped:
+            try:
+                self._get_tagger().represent(text, self._cache)
+            except UnavailableError as error:
+                _logger.warning("A text is left to its first extraction: %s", error)
+            except Exception:
+                _logger.exception("Encoding a text failed; it is left to its first extraction")
+
+    def _get_tagger(self) -> Tagger:
+        """Return the served model or, before the first, a tagger without types: it encodes as the first model will."""
+        served = self._served.get()
+        return served.tagger if served else Tagger(load_encoder(self._settings.encoder), (), TrainingConfig())
