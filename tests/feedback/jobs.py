@@ -10,7 +10,7 @@ from tests.registry.test_annotations import add_document
 
 
 def outcome(decision: Decision = Decision.PROMOTED) -> Outcome:
-    scores = ModelScores(version="1", score=1.0, held_out=Evaluation())
+    scores = ModelScores(version="1", score=1.0, unseen=Evaluation())
     return Outcome(decision=decision, reason="because", flow_run_id="run", challenger=scores)
 
 

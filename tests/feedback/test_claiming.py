@@ -14,6 +14,7 @@ from feedback.claiming import (
     is_rerun_by_hand,
     list_unanswered_runs,
     release_jobs,
+    split_jobs,
 )
 from feedback.consolidation import Candidate, add_consolidation
 from registry.outcome import Decision, Outcome
@@ -140,3 +141,32 @@ def test_consolidation_is_claimed_only_by_its_own_run_and_with_no_feedback(sessi
     session.add_all([handed_over, later])
     assert [claimed.id for claimed in claim_jobs(session, "run-2", handed_over.id)] == [handed_over.id]
     assert [claimed.id for claimed in claim_jobs(session, "run-3", later.id)] == [later.id]
+
+
+def test_refused_batch_is_tried_in_parts_until_only_the_bad_job_is_refused_alone(session: Session) -> None:
+    jobs = [add_feedback(session, str(number))[0] for number in range(12)]
+    bad, sizes = jobs[7].id, []
+    while waiting := find_unlaunched_job(session):
+        claimed = [job.id for job in claim_jobs(session, f"run-{len(sizes)}", waiting.id)]
+        sizes.append(len(claimed))
+        if bad in claimed and len(claimed) > 1:
+            split_jobs(session, claimed, "Worse.")
+        else:
+            answer_jobs(session, claimed, outcome(Decision.NOT_PROMOTED if bad in claimed else Decision.PROMOTED))
+    session.expire_all()
+    decisions = [job.outcome.decision for job in jobs if job.outcome]
+    assert decisions.count(Decision.PROMOTED) == 11
+    assert decisions[7] == Decision.NOT_PROMOTED
+    assert sorted(sizes) == [1, 1, 2, 2, 4, 4, 4, 12]
+
+
+def test_job_refused_together_with_others_tells_so_and_is_claimed_by_no_other_feedback(session: Session) -> None:
+    refused = [add_feedback(session, name)[0].id for name in "ab"]
+    claim_jobs(session, "run-1", refused[0])
+    split_jobs(session, refused, "Worse.")
+    fresh = add_feedback(session, "c")[0].id
+    waiting = find_unlaunched_job(session)
+    assert waiting
+    assert waiting.last_failure == "Refused together with 1 other jobs, so each part is tried alone. Worse."
+    assert [job.id for job in claim_jobs(session, "run-2", fresh)] == [fresh]
+    assert [job.id for job in claim_jobs(session, "run-3", refused[1])] == [refused[1]]

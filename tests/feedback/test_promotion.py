@@ -1,13 +1,14 @@
 import pytest
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity, Span
-from embeddinggemma_feasibility.evaluation import Evaluation, LabelledValue, Score
+from embeddinggemma_feasibility.evaluation import Evaluation, Score
+from embeddinggemma_feasibility.halves import half_of
 from feedback.promotion import Comparison, Contestant, compare_models, decide
 from feedback.training_set import TrainingSet
 from registry.outcome import Decision, ModelScores
 
 TEXT = "Acme Ltd pays Bell. ACME, Ltd!"
-MISSED, WRONG = LabelledValue("d", "party", "bell"), LabelledValue("d", "party", "pays")
+OTHER_HALF = next(text for text in (f"{TEXT} {number}" for number in range(99)) if half_of(text) != half_of(TEXT))
 
 
 def entity(value: str) -> Entity:
@@ -15,89 +16,92 @@ def entity(value: str) -> Entity:
     return Entity("party", value, start, start + len(value), 0.9)
 
 
-def document(name: str) -> AnnotationData:
-    return AnnotationData(name, TEXT, (Span(0, 8, "party"), Span(14, 18, "party")))
+def document(name: str, text: str = TEXT) -> AnnotationData:
+    return AnnotationData(name, text, (Span(0, 8, "party"), Span(14, 18, "party")))
 
 
-def build_training_set(held_out: int, corrections: set[LabelledValue] | None = None) -> TrainingSet:
-    """A document "d" that is learned, and so many held-out ones."""
-    held_out_documents = [document(f"h{number}") for number in range(held_out)]
-    return TrainingSet([], [document("d")], [], held_out_documents, [], [], corrections or set())
+def build_training_set(measured: int) -> TrainingSet:
+    """A document "d" that is learned, and so many that measure."""
+    replay = [document(f"m{number}", OTHER_HALF) for number in range(measured)]
+    return TrainingSet([], [document("d")], replay, measured)
 
 
-def find(training_set: TrainingSet, *values: str, held_out: tuple[str, ...], version: str | None = None) -> Contestant:
-    """A model that finds some values in the document that is learned, and others in each held-out one."""
-    predictions = {data.document_id: [entity(value) for value in held_out] for data in training_set.held_out}
-    return Contestant(version, {**predictions, "d": [entity(value) for value in values]})
+def find(training_set: TrainingSet, *values: str, unseen: tuple[str, ...], version: str | None = None) -> Contestant:
+    """A model that finds some values in the document that is learned, and others in each measured one."""
+    served = {"d": [entity(value) for value in values]}
+    return Contestant(
+        version, served, {data.document_id: [entity(value) for value in unseen] for data in training_set.measured}
+    )
 
 
-def score(f1_of_ten: int, version: str | None = None, held_out: int = 5) -> ModelScores:
+def score(f1_of_ten: int, version: str | None = None) -> ModelScores:
     value = Score(true_positives=f1_of_ten, false_positives=10 - f1_of_ten, false_negatives=10 - f1_of_ten)
-    evaluation = Evaluation(document_count=held_out, value=value)
-    return ModelScores(version=version, score=f1_of_ten / 10, held_out=evaluation)
+    return ModelScores(version=version, score=f1_of_ten / 10, unseen=Evaluation(document_count=5, value=value))
 
 
 def test_correction_is_reproduced_by_a_found_value_and_by_a_dropped_mistake() -> None:
     training_set = build_training_set(0)
-    champion = find(training_set, "pays", held_out=(), version="1")
-    challenger = find(training_set, "Acme Ltd", held_out=())
+    champion = find(training_set, "pays", unseen=(), version="1")
+    challenger = find(training_set, "Acme Ltd", unseen=())
     compared = compare_models(training_set, champion, challenger)
     assert compared.champion
     assert compared.champion.corrections_reproduced == 0
     assert compared.challenger
     assert compared.challenger.corrections_reproduced == pytest.approx(2 / 3)
-    assert (compared.lost, compared.won) == (0, 2)
 
 
-@pytest.mark.parametrize(("held_out", "expected"), [(0, 1.0), (1, 0.9), (4, 0.6), (5, 0.5), (9, 0.5)])
-def test_corrections_weigh_less_with_each_held_out_document(held_out: int, expected: float) -> None:
-    training_set = build_training_set(held_out, {MISSED, WRONG})
-    challenger = find(training_set, "Acme Ltd", "Bell", held_out=("Acme Ltd", "pays"))
-    compared = compare_models(training_set, None, challenger)
-    assert compared.challenger
-    assert compared.challenger.score == pytest.approx(expected)
-    assert (compared.challenger.corrections_reproduced is None) == (held_out >= 5)
-
-
-@pytest.mark.parametrize("held_out", [4, 5])
-def test_values_lost_are_held_out_ones_and_while_those_are_few_corrections(held_out: int) -> None:
-    training_set = build_training_set(held_out, {MISSED})
-    champion = find(training_set, "Acme Ltd", "Bell", held_out=("Acme Ltd", "Bell"), version="1")
-    challenger = find(training_set, "Acme Ltd", held_out=("Acme Ltd",))
+def test_models_are_compared_by_what_they_find_in_documents_they_have_not_seen() -> None:
+    training_set = build_training_set(3)
+    champion = find(training_set, unseen=("Acme Ltd", "Bell"), version="1")
+    challenger = find(training_set, "Acme Ltd", "Bell", unseen=("Acme Ltd",))
     compared = compare_models(training_set, champion, challenger)
-    assert (compared.lost, compared.won) == (held_out + (held_out < 5), 0)
+    assert (compared.lost, compared.won) == (3, 0)
+    assert compared.champion
+    assert (compared.champion.version, compared.champion.score) == ("1", 1)
+    assert compared.challenger
+    assert compared.challenger.score == pytest.approx(2 / 3)
+    assert compared.challenger.unseen.document_count == 3
+
+
+def test_score_is_null_where_no_document_measures() -> None:
+    training_set = build_training_set(0)
+    compared = compare_models(training_set, None, find(training_set, "Bell", unseen=()))
+    assert compared.challenger
+    assert (compared.challenger.score, compared.champion) == (None, None)
 
 
 @pytest.mark.parametrize(
     ("challenger", "lost", "won", "decision"),
     [
-        (5, 3, 0, Decision.PROMOTED),
-        (6, 3, 0, Decision.PROMOTED),
-        (4, 2, 0, Decision.PROMOTED),
-        (4, 3, 0, Decision.NOT_PROMOTED),
-        (4, 6, 4, Decision.PROMOTED),
-        (4, 8, 4, Decision.NOT_PROMOTED),
+        (5, 9, 0, Decision.PROMOTED),
+        (6, 9, 0, Decision.PROMOTED),
+        (4, 6, 0, Decision.PROMOTED),
+        (4, 7, 0, Decision.NOT_PROMOTED),
+        (4, 11, 2, Decision.PROMOTED),
+        (4, 10, 1, Decision.NOT_PROMOTED),
     ],
 )
 def test_challenger_is_promoted_unless_worse_by_more_than_chance(
     challenger: int, lost: int, won: int, decision: Decision
 ) -> None:
-    decided, reason = decide(build_training_set(5), Comparison(score(5, "3"), score(challenger), lost, won, set()))
+    decided, reason = decide(build_training_set(5), Comparison(score(5, "3"), score(challenger), lost, won))
     assert decided == decision
-    assert "version 3 scores 0.500" in reason
+    assert f"value F1 {challenger / 10:.3f}, version 3 0.500, on 5 documents that neither has seen" in reason
+    assert ("set aside" in reason) == (decision == Decision.NOT_PROMOTED)
+
+
+def test_challenger_is_promoted_while_fewer_than_five_documents_measure() -> None:
+    decided, reason = decide(build_training_set(4), Comparison(score(5, "3"), score(1), 9, 0))
+    assert decided == Decision.PROMOTED
+    assert "too few earlier documents (4) to compare it with version 3" in reason
 
 
 def test_first_version_is_promoted() -> None:
-    decided, _ = decide(build_training_set(0), Comparison(None, score(2, held_out=0), 0, 0, set()))
-    assert decided == Decision.PROMOTED
+    decided, reason = decide(build_training_set(0), Comparison(None, score(2), 0, 0))
+    assert (decided, "first version" in reason) == (Decision.PROMOTED, True)
 
 
-def test_without_a_challenger_the_reason_tells_whether_documents_are_held_out_or_deleted() -> None:
-    deleted = TrainingSet([], [], [], [], [], [], set())
-    held_out = TrainingSet([], [], [], [document("h")], ["h"], [], set())
-    assert decide(deleted, Comparison(None, None, 0, 0, set())) == (
+def test_without_a_challenger_the_reason_is_that_the_documents_were_deleted() -> None:
+    assert decide(TrainingSet([], [], [], 0), Comparison(score(5, "3"), None, 0, 0)) == (
         Decision.NOT_TRAINED, "No model was trained: the documents were deleted.",
     )  # fmt: skip
-    decided, reason = decide(held_out, Comparison(score(5, "3", held_out=1), None, 0, 0, set()))
-    assert decided == Decision.NOT_TRAINED
-    assert "Version 3 has value F1 0.500 on 1 held-out documents" in reason

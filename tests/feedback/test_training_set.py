@@ -1,0 +1,47 @@
+from sqlmodel import Session
+
+from embeddinggemma_feasibility.annotation_data import AnnotationData
+from embeddinggemma_feasibility.halves import half_of
+from feedback.claiming import answer_jobs
+from feedback.training_set import TrainingSet, load_training_set
+from registry.jobs import add_job
+from registry.outcome import Decision
+from registry.tables import JobType
+from tests.feedback.jobs import add_feedback, outcome
+
+
+def learn(session: Session, name: str, decision: Decision) -> str:
+    job, document_id = add_feedback(session, name)
+    answer_jobs(session, [job.id], outcome(decision))
+    return document_id
+
+
+def test_documents_set_aside_are_not_replayed_until_feedback_on_them_is_promoted(session: Session) -> None:
+    learned, refused = learn(session, "a", Decision.PROMOTED), learn(session, "b", Decision.NOT_PROMOTED)
+    waiting, _ = add_feedback(session, "c")
+    training_set = load_training_set(session, [waiting.id])
+    assert ([data.document_id for data in training_set.replay], training_set.earlier_count) == ([learned], 1)
+    again = add_job(session, JobType.FEEDBACK, [refused], "tester")
+    assert [data.document_id for data in load_training_set(session, [again.id]).training] == [refused]
+    answer_jobs(session, [again.id], outcome())
+    assert {data.document_id for data in load_training_set(session, [waiting.id]).replay} == {learned, refused}
+
+
+def test_learned_document_that_gets_feedback_again_is_trained_on_and_not_replayed(session: Session) -> None:
+    other, again = learn(session, "a", Decision.PROMOTED), learn(session, "b", Decision.PROMOTED)
+    job = add_job(session, JobType.FEEDBACK, [again], "tester")
+    training_set = load_training_set(session, [job.id])
+    assert [data.document_id for data in training_set.training] == [again]
+    assert [data.document_id for data in training_set.replay] == [other]
+    assert training_set.earlier_count == 1
+
+
+def test_documents_measured_are_replayed_ones_of_the_half_whose_blind_tagger_changes() -> None:
+    documents = [AnnotationData(str(number), f"Text {number}", ()) for number in range(60)]
+    halves = [[data for data in documents if half_of(data.text) == half] for half in (0, 1)]
+    for half in (0, 1):
+        training, *replay = halves[half]
+        training_set = TrainingSet([], [training], replay + halves[1 - half], 59)
+        assert training_set.measured == halves[1 - half][:20]
+    both = TrainingSet([], [halves[0][0], halves[1][0]], documents, 60)
+    assert both.measured == documents[:20]
