@@ -26,6 +26,7 @@ from embeddinggemma_feasibility.windows import EncodedDocument, Window, encode_d
 
 BATCH_WINDOWS = 16
 _PRIOR_OUTPUTS = 10
+_UNKNOWN = -6.0  # the score of a type of which nothing is known, in nats: a span of it is very unlikely
 
 
 class Tagger(nn.Module):
@@ -54,7 +55,7 @@ class Tagger(nn.Module):
         self.adapted: nn.Module | None = None
         hidden, outputs = encoder.model.config.hidden_size, len(self.types) * SCORED_TAGS
         self.head = nn.Parameter(torch.zeros(2 * hidden, outputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.bias = nn.Parameter(torch.full((outputs,), _UNKNOWN))
         self.lexical = nn.Parameter(torch.zeros(config.lexical_buckets, outputs))
         self.transitions = nn.Parameter(torch.zeros(len(self.types), TAGS, TAGS))
         self.register_buffer("centre", torch.zeros(2 * hidden))
@@ -239,9 +240,10 @@ class Tagger(nn.Module):
 
     @torch.no_grad()
     def forget(self) -> None:
-        """Set all weights but the adapter's to zero."""
-        for parameter in self.parameters(recurse=False):
+        """Set all weights but the adapter's to their initial values."""
+        for parameter in (self.head, self.lexical, self.transitions):
             parameter.zero_()
+        self.bias.fill_(_UNKNOWN)
 
     @torch.no_grad()
     def mix_in(self, others: Sequence["Tagger"], share: float) -> None:
