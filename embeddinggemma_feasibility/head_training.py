@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import LBFGS
 
 from embeddinggemma_feasibility.samples import TrainingSamples
+from embeddinggemma_feasibility.span_crf import SCORED_TAGS
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.training_batch import TrainingBatch
 
@@ -101,12 +102,23 @@ class _Problem:
         return data_loss + penalty, data_loss
 
     def _differentiate_replayed(self, start: _Weights) -> _Weights:
-        """Return the gradient of the replayed samples' regularised loss at the tagger's weights."""
+        """Return the gradient of the replayed samples' regularised loss at the tagger's weights.
+
+        It is zero for new types: the tagger's weights are not the optimum of theirs.
+        """
         weights = _Weights(*(weight.clone().requires_grad_() for weight in start))
         of_replayed = self._sample_weights.clone()
         of_replayed[: len(self._samples.new)] = 0
         loss, _ = self._loss(weights, of_replayed)
-        return _Weights(*torch.autograd.grad(loss, list(weights)))
+        is_old = self._tagger.has_learned()
+        old_tags = is_old.repeat_interleave(SCORED_TAGS)
+        slopes = _Weights(*torch.autograd.grad(loss, list(weights)))
+        return _Weights(
+            lexical=slopes.lexical * old_tags,
+            head=slopes.head * old_tags,
+            transitions=slopes.transitions * is_old[:, None, None],
+            bias=slopes.bias * old_tags,
+        )
 
     def _scale_weights(self) -> _Weights:
         """Return the unit of each weight: the inverse square root of its curvature, so that all move alike."""

@@ -204,7 +204,7 @@ class Tagger(nn.Module):
         representation = self.represent(text, cache)
         lexical = embedding_bag(representation.features, self.lexical, mode="sum")
         scores: Tensor = self(*representation.encoder_outputs(), lexical)
-        is_learned = self.transitions.flatten(1).any(dim=1).tolist()
+        is_learned = self.has_learned().tolist()
         entities = []
         for type_index, first_word, last_word, posterior in rank_spans(scores, constrain_transitions(self.transitions)):
             if not is_learned[type_index]:
@@ -212,6 +212,14 @@ class Tagger(nn.Module):
             start, end = int(representation.words[first_word, 0]), int(representation.words[last_word, 1])
             entities.append(Entity(self.types[type_index], text[start:end], start, end, posterior))
         return entities
+
+    def has_learned(self) -> Tensor:
+        """Return for each type whether its weights were ever trained.
+
+        :returns: A mask of the types.
+            Shape: (types,)
+        """
+        return self.transitions.flatten(1).any(dim=1)
 
     def copy_with_types(self, types: Sequence[str]) -> "Tagger":
         """Return a copy for exactly these types, new ones without any knowledge; the encoder's weights are shared."""

@@ -11,13 +11,17 @@ from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.representations import Representation
 from embeddinggemma_feasibility.tagger import Tagger
-from embeddinggemma_feasibility.training_config import TrainingConfig
+from embeddinggemma_feasibility.trained_model import TrainedModel
 
 
 @pytest.fixture(scope="module")
-def tagger(contracts: list[AnnotationData], tiny_encoder: Encoder) -> Tagger:
-    config = TrainingConfig(first_adaptation=100)
-    return fine_tune_model(contracts[:3], encoder=tiny_encoder, config=config).model.served
+def model(contracts: list[AnnotationData], tiny_encoder: Encoder) -> TrainedModel:
+    return fine_tune_model(contracts[:3], encoder=tiny_encoder).model
+
+
+@pytest.fixture(scope="module")
+def tagger(model: TrainedModel) -> Tagger:
+    return model.served
 
 
 def change_adapter(tagger: Tagger) -> None:
@@ -48,9 +52,9 @@ def test_text_that_many_threads_need_at_once_is_encoded_once(
 
 
 def test_challenger_shares_its_champions_representations_until_it_has_an_adapter(
-    tagger: Tagger, contracts: list[AnnotationData]
+    model: TrainedModel, tagger: Tagger, contracts: list[AnnotationData]
 ) -> None:
-    challenger = fine_tune_model(contracts[3:4], tagger).model.served
+    challenger = fine_tune_model(contracts[3:4], model).model.served
     assert challenger.encoding_sha256() == tagger.encoding_sha256()
     challenger.add_adapter()
     before = challenger.encoding_sha256()
