@@ -135,7 +135,7 @@ class JobLinks(BaseModel):
 
 
 class JobResponse(BaseModel):
-    """A request to learn, from feedback or for a training run, and its status."""
+    """A request to learn, from feedback, for a training run or to hand over a consolidation, and its status."""
 
     job_id: str
     job_type: JobType

@@ -4,10 +4,11 @@ from importlib.resources import files
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
@@ -19,8 +20,8 @@ from feedback.time_limits import TimeLimits
 def deploy() -> None:
     """Create or update work pool, deployments and automations on the server that Prefect's settings name.
 
-    The deployments are those in `prefect.yaml`, as `prefect deploy --all` creates them. Raises httpx.HTTPError if the
-    server does not answer or refuses something.
+    The deployments are those in `prefect.yaml`, as `prefect deploy --all` creates them; they keep the schedules that
+    somebody gave them. Raises httpx.HTTPError if the server does not answer or refuses something.
     """
     deployments = yaml.safe_load((files("flows") / "prefect.yaml").read_text())["deployments"]
     [pool_name] = {deployment["work_pool"]["name"] for deployment in deployments}
@@ -36,6 +37,7 @@ def deploy() -> None:
                 deployment["name"],
                 description=deployment["description"],
                 tags=deployment["tags"],
+                schedules=_list_schedules(prefect, f"{flow.name}/{deployment['name']}"),
                 concurrency_limit=ConcurrencyLimitConfig(**deployment["concurrency_limit"]),
                 work_pool_name=pool_name,
                 job_variables=deployment["work_pool"]["job_variables"],
@@ -45,3 +47,13 @@ def deploy() -> None:
             for earlier in prefect.read_automations_by_name(automation.name):
                 prefect.delete_automation(earlier.id)
             prefect.create_automation(automation)
+
+
+def _list_schedules(prefect: SyncPrefectClient, name: str) -> list[DeploymentScheduleCreate]:
+    """Return the schedules of a deployment, none if it does not exist; an update without them would delete them."""
+    try:
+        existing = prefect.read_deployment_by_name(name)
+    except ObjectNotFound:
+        return []
+    fields = set(DeploymentScheduleCreate.model_fields)
+    return [DeploymentScheduleCreate(**schedule.model_dump(include=fields)) for schedule in existing.schedules]

@@ -35,7 +35,8 @@ def unflatten_scores(scores: Tensor) -> Tensor:
     :returns: Emissions, in which the tag O has score 0.
         Shape: (words, types, 3)
     """
-    return pad(scores.unflatten(-1, (scores.shape[-1] // SCORED_TAGS, SCORED_TAGS)), (1, 0))
+    words, outputs = scores.shape
+    return pad(scores.view(words, outputs // SCORED_TAGS, SCORED_TAGS), (1, 0))
 
 
 def constrain_transitions(transitions: Tensor) -> Tensor:

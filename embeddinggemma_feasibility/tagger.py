@@ -197,18 +197,12 @@ class Tagger(nn.Module):
 
     @torch.inference_mode()
     def rank(self, text: str, cache: DiskCache | None = None) -> list[Entity]:
-        """Return the text's likely entities, likeliest first; the confidence is the posterior, not calibrated.
-
-        A type that nothing was learned of is left out: all words would be equally likely.
-        """
+        """Return the text's likely entities, likeliest first; the confidence is the posterior, not calibrated."""
         representation = self.represent(text, cache)
         lexical = embedding_bag(representation.features, self.lexical, mode="sum")
         scores: Tensor = self(*representation.encoder_outputs(), lexical)
-        is_learned = self.has_learned().tolist()
         entities = []
         for type_index, first_word, last_word, posterior in rank_spans(scores, constrain_transitions(self.transitions)):
-            if not is_learned[type_index]:
-                continue
             start, end = int(representation.words[first_word, 0]), int(representation.words[last_word, 1])
             entities.append(Entity(self.types[type_index], text[start:end], start, end, posterior))
         return entities

@@ -64,10 +64,10 @@ def count_waiting_jobs(session: Session) -> int:
 
 def get_snapshot(session: Session) -> int:
     """Return the greatest number such that all jobs up to it are answered, 0 if there is none."""
-    first_unanswered, last = session.exec(
-        select(func.min(col(Job.number)).filter(UNANSWERED), func.max(col(Job.number)))
-    ).one()
-    return first_unanswered - 1 if first_unanswered else last or 0
+    first_unanswered = session.exec(select(func.min(col(Job.number))).where(UNANSWERED)).one()
+    if first_unanswered:
+        return first_unanswered - 1
+    return session.exec(select(func.max(col(Job.number)))).one() or 0
 
 
 def list_learned_documents(session: Session, since: int = 0) -> Sequence[str]:

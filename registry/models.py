@@ -216,7 +216,7 @@ class ModelRegistry:
         version = str(created.version)
         self._client.set_registered_model_alias(self._name, CHALLENGER, version)
         count = len(outcome.training_documents)
-        learned = f"trained on {count} document{'s' * (count != 1)}" if count else "consolidation"
+        learned = "consolidation" if _SNAPSHOT in tags else f"trained on {count} document{'s' * (count != 1)}"
         name = f"v{version} · {learned}"
         self._client.set_tag(run_id, "mlflow.runName", name)
         self._client.set_tag(run_id, "mlflow.note.content", outcome.reason)

@@ -118,7 +118,7 @@ class Annotation(AnnotationBase, table=True):
 
 
 class JobType(StrEnum):
-    """What requested the training."""
+    """What requested the training, or the hand-over of a consolidated model."""
 
     FEEDBACK = "feedback"
     TRAINING_RUN = "training_run"

@@ -1,4 +1,4 @@
-"""Jobs: the state, progress and outcome of feedback and training runs."""
+"""Jobs: the state, progress and outcome of feedback, training runs and consolidations."""
 
 from collections.abc import Sequence
 

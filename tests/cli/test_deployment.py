@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import CronSchedule
 
 from cli.installation import Stack
 
@@ -36,6 +38,17 @@ def test_deploy_can_be_repeated(stack: Stack) -> None:
     assert consolidation["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     assert not consolidation["parameter_openapi_schema"]["properties"]
     assert deployment["tags"] == consolidation["tags"] == ["contract-feedback"]
+
+
+def test_schedule_that_somebody_gave_the_consolidation_survives_a_deploy(stack: Stack) -> None:
+    new_year = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 0 1 1 *", timezone="UTC"), active=False)
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
+        deployment = prefect.read_deployment_by_name("consolidate/consolidation").id
+        [created] = prefect.create_deployment_schedules(deployment, [new_year])
+        subprocess.run(COMMAND, env=stack.environment, capture_output=True, check=True)
+        [kept] = prefect.read_deployment_schedules(deployment)
+        assert (kept.schedule, kept.active) == (created.schedule, False)
+        prefect.delete_deployment_schedule(deployment, kept.id)
 
 
 def test_deploy_without_an_address_or_to_one_that_does_not_answer_is_refused(tmp_path: Path) -> None:

@@ -136,11 +136,13 @@ def test_consolidation_is_claimed_only_by_its_own_run_and_with_no_feedback(sessi
     handed_over = add_consolidation(session, "run", Candidate("mlflow-run", 0, "All of it."))
     job, _ = add_feedback(session, "a")
     assert [claimed.id for claimed in claim_jobs(session, "run-1", None)] == [job.id]
-    later, _ = add_feedback(session, "b")
-    handed_over.failures = later.failures = 2
-    session.add_all([handed_over, later])
+    suspect, later = add_feedback(session, "b")[0], add_feedback(session, "c")[0]
+    handed_over.failures = suspect.failures = 2
+    session.add_all([handed_over, suspect])
     assert [claimed.id for claimed in claim_jobs(session, "run-2", handed_over.id)] == [handed_over.id]
-    assert [claimed.id for claimed in claim_jobs(session, "run-3", later.id)] == [later.id]
+    handed_over.claiming_run_id = None
+    assert [claimed.id for claimed in claim_jobs(session, "run-3", suspect.id)] == [suspect.id]
+    assert [claimed.id for claimed in claim_jobs(session, "run-4", later.id)] == [later.id]
 
 
 def test_refused_batch_is_tried_in_parts_until_only_the_bad_job_is_refused_alone(session: Session) -> None:
