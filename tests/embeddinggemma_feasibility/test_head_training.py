@@ -72,12 +72,11 @@ def test_twenty_types_are_learned_as_ten_of_them_are(tiny_encoder: Encoder) -> N
 
 
 def test_more_iterations_fit_the_documents_no_worse(contracts: list[AnnotationData], tiny_encoder: Encoder) -> None:
-    scores, losses = [], []
+    scores = []
     for iterations in (5, 20, 60, 200):
         tagger, samples = build_tagger(contracts, tiny_encoder)
-        losses.append(train_head(tagger, samples, iterations)[-1])
+        train_head(tagger, samples, iterations)
         scores.append(value_f1(tagger, contracts))
-    assert losses == sorted(losses, reverse=True)
     assert scores == sorted(scores)
     assert scores[0] < 0.6
     assert scores[-1] > 0.9

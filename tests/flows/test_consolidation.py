@@ -47,7 +47,7 @@ def learn(session: Session, seed: int) -> str:
 
 
 def fit_and_save(learned: Learned) -> Candidate:
-    fitted = consolidation.fit.fn(learned, FeedbackFirst(lambda: False), Progress())
+    fitted = consolidation.fit.fn(learned, None, FeedbackFirst(lambda: False), Progress())
     return consolidation.save_candidate.fn(RUN_ID, learned, fitted)
 
 
@@ -105,7 +105,8 @@ def test_job_that_waits_during_the_snapshot_is_in_what_is_promoted_though_a_late
 
 
 def test_refused_consolidation_leaves_the_champion(session: Session, settings: Settings) -> None:
-    learn(session, 1)
+    jobs = [add_feedback(session, seed) for seed in range(8)]
+    assert run_job(session, jobs[0]).decision == Decision.PROMOTED
     learned = consolidation.load_learned.fn()
     wrong = [replace(data, spans=(Span(0, 5, "party"),)) for data in learned.documents]
     candidate = fit_and_save(Learned(learned.snapshot, wrong))
