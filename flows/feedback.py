@@ -145,10 +145,10 @@ def evaluate(
 ) -> Evaluated:
     """Extract the documents of the training set with both models, and compare the models.
 
-    In the measured documents, both have the challenger's calibration, so that only what they have learned differs.
+    After a step from the champion, both have the challenger's calibration in the measured documents, so that only what
+    they have learned differs. A consolidated model brings a calibration of its own.
     """
-    newest = challenger or champion
-    calibration = newest.trained.served.calibration if newest else Calibration()
+    calibration = challenger.trained.served.calibration if challenger and not training_set.candidate else None
     before = _extract_all(champion, training_set, calibration, lambda share: progress.reach(65 + 15 * share))
     after = _extract_all(challenger, training_set, calibration, lambda share: progress.reach(80 + 15 * share))
     return Evaluated(before, after, compare_models(training_set, before, after))
@@ -195,7 +195,7 @@ def report(training_set: TrainingSet, outcome: Outcome, evaluated: Evaluated) ->
 
 
 def _extract_all(
-    model: Model | None, training_set: TrainingSet, calibration: Calibration, on_share: Callable[[float], None]
+    model: Model | None, training_set: TrainingSet, calibration: Calibration | None, on_share: Callable[[float], None]
 ) -> Contestant | None:
     if model is None:
         on_share(1)
@@ -203,9 +203,8 @@ def _extract_all(
     cache = build_representation_cache(get_settings())
     served = {data.document_id: model.trained.served.extract(data.text, cache) for data in training_set.training}
     on_share(0.5)
-    unseen = {
-        data.document_id: calibration.select(model.trained.rank_unseen(data, cache)) for data in training_set.measured
-    }
+    select = (calibration or model.trained.served.calibration).select
+    unseen = {data.document_id: select(model.trained.rank_unseen(data, cache)) for data in training_set.measured}
     on_share(1)
     reliability = check_calibration(list(model.trained.measurements.values()))
     return Contestant(model.version, served, unseen, reliability)
