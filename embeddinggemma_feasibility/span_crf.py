@@ -35,7 +35,7 @@ def unflatten_scores(scores: Tensor) -> Tensor:
     :returns: Emissions, in which the tag O has score 0.
         Shape: (words, types, 3)
     """
-    return pad(scores.unflatten(-1, (scores.shape[-1] // SCORED_TAGS, SCORED_TAGS)), (1, 0))
+    return pad(scores.reshape(len(scores), scores.shape[1] // SCORED_TAGS, SCORED_TAGS), (1, 0))
 
 
 def constrain_transitions(transitions: Tensor) -> Tensor:

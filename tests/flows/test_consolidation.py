@@ -47,7 +47,7 @@ def learn(session: Session, seed: int) -> str:
 
 
 def fit_and_save(learned: Learned) -> Candidate:
-    fitted = consolidation.fit.fn(learned, FeedbackFirst(lambda: False), Progress())
+    fitted = consolidation.fit.fn(learned, None, FeedbackFirst(lambda: False), Progress())
     return consolidation.save_candidate.fn(RUN_ID, learned, fitted)
 
 
