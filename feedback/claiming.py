@@ -61,6 +61,12 @@ def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[J
     return list(claimed.scalars().all())
 
 
+def are_suspected(session: Session, job_ids: Sequence[str]) -> bool:
+    """Tell whether any of the jobs is suspected: runs failed on it, or a batch with it was refused."""
+    suspected = select(Job.id).where(col(Job.id).in_(job_ids), Job.failures >= _SUSPECT_FAILURES)
+    return session.exec(suspected.limit(1)).first() is not None
+
+
 def answer_jobs(session: Session, job_ids: Sequence[str], outcome: Outcome) -> None:
     """Store the outcome of a run as the answer to its jobs."""
     session.exec(update(Job).where(col(Job.id).in_(job_ids)).values(outcome=outcome))

@@ -8,7 +8,7 @@ from embeddinggemma_feasibility.evaluation import LabelledValue, Predictions, ev
 from feedback.training_set import TrainingSet
 from registry.outcome import Decision, ModelScores
 
-_CHANCE = 0.01
+_CHANCE, _CHANCE_FOR_SUSPECTS = 0.01, 0.3
 _ENOUGH_MEASURED = 5
 
 
@@ -59,7 +59,7 @@ def decide(training_set: TrainingSet, comparison: Comparison) -> tuple[Decision,
 
     It is promoted unless its score is lower by more than chance: if each value that only one of the two models gets
     wrong were as likely to be lost as won, so many lost or more would have a probability below 0.01 (McNemar's exact
-    test, 1947, one-sided; decision 0003).
+    test, 1947, one-sided; decision 0003). A part of a refused batch must be better: below 0.3.
     """
     challenger, champion = comparison.challenger, comparison.champion
     if challenger is None:
@@ -77,7 +77,8 @@ def decide(training_set: TrainingSet, comparison: Comparison) -> tuple[Decision,
     if after >= before:
         return Decision.PROMOTED, f"Promoted: {scores}."
     scores = f"{scores}, with {comparison.lost} values lost and {comparison.won} won"
-    if _probability_by_chance(comparison.lost, comparison.won) >= _CHANCE:
+    chance = _CHANCE_FOR_SUSPECTS if training_set.is_suspected else _CHANCE
+    if _probability_by_chance(comparison.lost, comparison.won) >= chance:
         return Decision.PROMOTED, f"Promoted: {scores}, which may be chance."
     return Decision.NOT_PROMOTED, (
         f"Not promoted: {scores}, which is more than chance. This feedback is set aside: correct its annotations and "

@@ -7,6 +7,7 @@ from sqlmodel import Session
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.halves import half_of
 from embeddinggemma_feasibility.training_config import TrainingConfig
+from feedback.claiming import are_suspected
 from feedback.consolidation import Candidate, find_candidate
 from feedback.replay import choose_replay_documents
 from registry.annotations import get_latest_annotations
@@ -20,7 +21,8 @@ class TrainingSet:
     """The jobs a run has claimed and the documents it needs; every list but `training` is bounded.
 
     `replay` stands for all `earlier_count` documents that were learned before. With a `candidate`, the run hands over a
-    consolidation, and `training` holds the documents learned meanwhile.
+    consolidation, and `training` holds the documents learned meanwhile. The jobs are suspected if runs failed on them,
+    or a larger batch with them was refused.
     """
 
     job_ids: list[str]
@@ -28,6 +30,7 @@ class TrainingSet:
     replay: list[AnnotationData]
     earlier_count: int
     candidate: Candidate | None = None
+    is_suspected: bool = False
 
     @property
     def measured(self) -> list[AnnotationData]:
@@ -53,4 +56,5 @@ def load_training_set(session: Session, job_ids: list[str]) -> TrainingSet:
         replay=get_latest_annotations(session, replay),
         earlier_count=len(set(learned) - set(training)),
         candidate=candidate,
+        is_suspected=are_suspected(session, job_ids),
     )

@@ -147,7 +147,7 @@ def test_consolidation_is_claimed_only_by_its_own_run_and_with_no_feedback(sessi
 
 def test_refused_batch_is_tried_in_parts_until_only_the_bad_job_is_refused_alone(session: Session) -> None:
     jobs = [add_feedback(session, str(number))[0] for number in range(12)]
-    bad, sizes = jobs[7].id, []
+    bad, sizes = jobs[7].id, list[int]()
     while waiting := find_unlaunched_job(session):
         claimed = [job.id for job in claim_jobs(session, f"run-{len(sizes)}", waiting.id)]
         sizes.append(len(claimed))

@@ -17,6 +17,7 @@ from sqlmodel import Session, SQLModel
 
 import registry.database
 from registry.database import translate_database_errors
+from registry.documents import get_document
 from registry.errors import ConflictError
 from registry.jobs import get_job
 from registry.outcome import Decision
@@ -88,7 +89,7 @@ def test_outcome_of_an_earlier_schema_is_migrated_there_and_back(
     assert (job.launched_run_id, job.claiming_run_id, job.failures) == ("own", "run", 3)
     assert job.outcome
     assert job.outcome.decision == decision
-    assert (job.outcome.training_documents, job.outcome.held_out_documents) == (["a"], ["b"])
+    assert job.outcome.training_documents == ["a"]
     assert (job.outcome.challenger and job.outcome.challenger.corrections_reproduced) == (
         0.25 if has_challenger else None
     )
@@ -98,6 +99,26 @@ def test_outcome_of_an_earlier_schema_is_migrated_there_and_back(
         outcome, claimed_by = connection.execute(text("SELECT outcome, claimed_by FROM job")).one()
     assert (outcome if isinstance(outcome, dict) else json.loads(outcome)) == old
     assert claimed_by == "run"
+
+
+def test_documents_held_out_and_corrections_of_an_earlier_schema_are_migrated_there_and_back(
+    engine: Engine, session: Session
+) -> None:
+    migrate(engine, command.downgrade, "0006")
+    insert = (
+        "INSERT INTO document (id, filename, media_type, sha256, size_bytes, page_count, character_count, held_out,"
+        " created_at, text) VALUES ('d', 'a', 'text/plain', 'a', 1, 1, 4, true, '2026-11-23 10:00:00', 'Bell')"
+    )
+    with engine.begin() as connection:
+        connection.execute(text(insert))
+        connection.execute(text("INSERT INTO correction (document_id, type, value) VALUES ('d', 'party', 'bell')"))
+    migrate(engine, command.upgrade, "head")
+    assert get_document(session, "d").text == "Bell"
+    session.rollback()
+    migrate(engine, command.downgrade, "0006")
+    with engine.begin() as connection:
+        assert [tuple(row) for row in connection.execute(text("SELECT id, held_out FROM document"))] == [("d", False)]
+        assert connection.execute(text("SELECT count(*) FROM correction")).scalar() == 0
 
 
 def test_violation_that_a_concurrent_request_causes_is_a_conflict(session: Session) -> None:

@@ -61,8 +61,8 @@ def test_model_is_downloaded_only_if_its_cached_copy_is_missing_or_changed(
     tmp_path: Path,
 ) -> None:
     version = register(registry, tuned, contracts, "run-1")
-    (cached,) = Path(settings.cache_folder).rglob("tagger.safetensors")
-    stored = next(file for file in tmp_path.rglob("tagger.safetensors") if file != cached)
+    (cached,) = Path(settings.cache_folder).glob("models/*/tagger.safetensors")
+    (stored,) = tmp_path.rglob("model/tagger.safetensors")
     hidden = stored.rename(tmp_path / "hidden")
     assert registry.load_tagger(version)
     cached.write_bytes(b"half")
@@ -87,12 +87,46 @@ def test_version_whose_files_were_changed_is_refused(
         registry.find_challenger("run-1")
 
 
+@pytest.mark.parametrize("name", ["measurements.json", "full/tagger.safetensors", "blind_1/tagger.json"])
+def test_version_whose_files_for_training_were_changed_is_served_but_not_trained_further(
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], tmp_path: Path, name: str
+) -> None:
+    version = register(registry, tuned, contracts, "run-1")
+    for file in tmp_path.rglob(name):
+        file.write_bytes(file.read_bytes() + b" ")
+    assert registry.load_tagger(version)
+    with pytest.raises(TamperedModelError):
+        registry.load_model(version)
+
+
+def test_loaded_model_is_the_one_that_was_saved(
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
+) -> None:
+    loaded, saved = registry.load_model(register(registry, tuned, contracts, "run-1")), tuned.model
+    assert loaded.measurements == saved.measurements != {}
+    for data in contracts[:3]:
+        assert loaded.served.extract(data.text) == saved.served.extract(data.text)
+        assert loaded.full.rank(data.text) == saved.full.rank(data.text)
+        assert loaded.rank_unseen(data, None) == saved.rank_unseen(data, None) != []
+
+
+def test_version_of_an_earlier_release_without_files_for_training_is_trained_further(
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], settings: Settings
+) -> None:
+    version = register(registry, tuned, contracts, "run-1")
+    client = MlflowClient(settings.mlflow_tracking_uri)
+    client.delete_model_version_tag(settings.model_name, version, "training_sha256")
+    loaded, text = registry.load_model(version), contracts[0].text
+    assert loaded.blind == (None, None)
+    assert loaded.full.extract(text) == tuned.model.served.extract(text)
+
+
 def test_version_shows_scores_and_lineage_by_offsets_without_text(
     registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
     version = register(registry, tuned, contracts, "run-1")
     found, lineage = registry.get_version(version), registry.get_lineage(version)
-    assert found.scores.unseen.value.f1 == 1.0
+    assert found.scores.unseen.document_count == len(contracts)
     assert found.reason == "It is better."
     assert not found.is_champion
     first = contracts[0]
@@ -139,9 +173,10 @@ def test_run_shows_parameters_loss_curve_and_scores_by_type(
     run_id = registry.get_version(register(registry, tuned, contracts, "run-1")).mlflow_run_id
     client = MlflowClient(settings.mlflow_tracking_uri)
     run = client.get_run(run_id)
-    assert run.info.run_name == "v1 · trained on 0 documents"
-    assert run.data.metrics["unseen/value_f1"] == 1.0
-    assert run.data.metrics["unseen/value_f1 party"] == 1.0
+    assert run.info.run_name == "v1 · consolidation"
+    scores = registry.get_version("1").scores.unseen
+    assert run.data.metrics["unseen/value_f1"] == scores.value.f1 > 0
+    assert run.data.metrics["unseen/value_f1 party"] == scores.value_by_type["party"].f1 > 0
     assert len(client.get_metric_history(run_id, "training/loss")) == len(tuned.losses)
     assert {artifact.path for artifact in client.list_artifacts(run_id)} >= {"lineage.json", "model", "report.png"}
 
