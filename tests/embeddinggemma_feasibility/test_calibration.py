@@ -6,8 +6,8 @@ from embeddinggemma_feasibility.calibration import (
     Example,
     Measurement,
     calibrate,
-    find_calibration_error,
     measure,
+    summarise,
 )
 
 TEXT = "Acme Ltd pays Bell. ACME, Ltd!"
@@ -101,7 +101,7 @@ def test_calibration_error_is_low_for_well_calibrated_examples_and_high_for_over
             for percent in range(1, 100)
             for number in range(100)
         ]
-        return find_calibration_error(identity, [Measurement(examples=examples, gold_count=0)])[0]
+        return summarise(identity.estimate_found([Measurement(examples=examples, gold_count=0)])).error
 
     assert error(1) < 0.03
     assert error(0.5) == pytest.approx(0.25, abs=0.03)
@@ -110,7 +110,8 @@ def test_calibration_error_is_low_for_well_calibrated_examples_and_high_for_over
 def test_bins_hold_the_extracted_values_only() -> None:
     calibration = Calibration(of_any_type=(0.0, 1.0, 0.0), threshold=0.5)
     examples = [Example("x", 0.95, True, True), Example("x", 0.93, False, False), Example("x", 0.4, False, True)]
-    error, (only,) = find_calibration_error(calibration, [Measurement(examples=examples, gold_count=2)])
+    reliability = summarise(calibration.estimate_found([Measurement(examples=examples, gold_count=2)]))
+    [only] = reliability.bins
     assert (only.size, only.right) == (2, 0.5)
     assert only.confidence == pytest.approx(0.94)
-    assert error == pytest.approx(0.44)
+    assert reliability.error == pytest.approx(0.44)

@@ -149,10 +149,7 @@ def test_poisoned_batch_is_refused_and_set_aside_and_good_feedback_after_it_is_p
         assert read_decisions(session, good) == [Decision.PROMOTED] * 5
     poisoned = [add_feedback(session, seed, swap_labels) for seed in range(20, 32)]
     learn_all(session)
-    assert {str(get_job(session, job_id).last_failure)[:35] for job_id in poisoned} == {
-        "Refused together with 11 other jobs",
-        "Refused together with 3 other jobs,",
-    }
+    assert all(str(get_job(session, job_id).last_failure).startswith("Refused together") for job_id in poisoned)
     later = []
     for seed in range(32, 42):
         later.append(add_feedback(session, seed))
