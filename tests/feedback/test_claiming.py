@@ -151,6 +151,7 @@ def test_refused_batch_is_tried_in_parts_until_only_the_bad_job_is_refused_alone
     while waiting := find_unlaunched_job(session):
         claimed = [job.id for job in claim_jobs(session, f"run-{len(sizes)}", waiting.id)]
         sizes.append(len(claimed))
+        assert len(sizes) <= 12
         if bad in claimed and len(claimed) > 1:
             split_jobs(session, claimed, "Worse.")
         else:
