@@ -154,7 +154,7 @@ def _count_features(features: Tensor) -> tuple[Tensor, csr_matrix]:
     """
     rows, indices = features.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     words, of_word = indices.shape
-    starts = range(0, words * of_word + 1, of_word)
+    starts = np.arange(words + 1) * of_word
     ones = np.ones(words * of_word, np.float32)
     return rows, csr_matrix((ones, indices.flatten(), starts), (words, len(rows)))
 

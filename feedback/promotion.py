@@ -10,6 +10,7 @@ from registry.outcome import Decision, ModelScores
 
 _CHANCE, _CHANCE_FOR_SUSPECTS = 0.01, 0.3
 _ENOUGH_MEASURED = 5
+_SET_ASIDE = "This feedback is set aside: correct its annotations and send it again, or promote this version."
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,16 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The scores of both models; of the measured values, only the challenger gets `lost` wrong, the champion `won`."""
+    """The scores of both models; of the measured values, only the challenger gets `lost` wrong, the champion `won`.
+
+    `agreement` is the value F1 of what the champion finds in the training documents: how far others agree with them.
+    """
 
     champion: ModelScores | None
     challenger: ModelScores | None
     lost: int
     won: int
+    agreement: float
 
 
 def compare_models(training_set: TrainingSet, champion: Contestant | None, challenger: Contestant | None) -> Comparison:
@@ -46,6 +51,7 @@ def compare_models(training_set: TrainingSet, champion: Contestant | None, chall
         challenger=_score_model(training_set, challenger, before),
         lost=len(wrong_after - wrong_before),
         won=len(wrong_before - wrong_after),
+        agreement=evaluate(training_set.training, get_served(training_set, champion)).value.f1,
     )
 
 
@@ -59,7 +65,10 @@ def decide(training_set: TrainingSet, comparison: Comparison) -> tuple[Decision,
 
     It is promoted unless its score is lower by more than chance: if each value that only one of the two models gets
     wrong were as likely to be lost as won, so many lost or more would have a probability below 0.01 (McNemar's exact
-    test, 1947, one-sided; decision 0003). A part of a refused batch must be better: below 0.3.
+    test, 1947, one-sided; decision 0003).
+
+    A part of a refused batch may be too small to do much harm, so it is refused if that probability is below 0.3, or if
+    the champion finds less than half as much of what is marked in its documents as in others.
     """
     challenger, champion = comparison.challenger, comparison.champion
     if challenger is None:
@@ -70,20 +79,25 @@ def decide(training_set: TrainingSet, comparison: Comparison) -> tuple[Decision,
     if count < _ENOUGH_MEASURED:
         few = f"too few earlier documents ({count}) to compare it with version {champion.version}"
         return Decision.PROMOTED, f"Promoted: {few}."
+    return _judge(training_set, comparison, champion, challenger)
+
+
+def _judge(
+    training_set: TrainingSet, comparison: Comparison, champion: ModelScores, challenger: ModelScores
+) -> tuple[Decision, str]:
     before, after = champion.unseen.value.f1, challenger.unseen.value.f1
-    scores = (
-        f"value F1 {after:.3f}, version {champion.version} {before:.3f}, on {count} documents that neither has seen"
-    )
+    documents = f"{len(training_set.measured)} documents that neither has seen"
+    scores = f"value F1 {after:.3f}, version {champion.version} {before:.3f}, on {documents}"
+    if training_set.is_suspected and comparison.agreement < before / 2:
+        found = f"version {champion.version} has value F1 {comparison.agreement:.3f} on them and {before:.3f} on others"
+        return Decision.NOT_PROMOTED, f"Not promoted: the documents contradict what was learned: {found}. {_SET_ASIDE}"
     if after >= before:
         return Decision.PROMOTED, f"Promoted: {scores}."
     scores = f"{scores}, with {comparison.lost} values lost and {comparison.won} won"
     chance = _CHANCE_FOR_SUSPECTS if training_set.is_suspected else _CHANCE
     if _probability_by_chance(comparison.lost, comparison.won) >= chance:
         return Decision.PROMOTED, f"Promoted: {scores}, which may be chance."
-    return Decision.NOT_PROMOTED, (
-        f"Not promoted: {scores}, which is more than chance. This feedback is set aside: correct its annotations and "
-        "send it again, or promote this version."
-    )
+    return Decision.NOT_PROMOTED, f"Not promoted: {scores}, which is more than chance. {_SET_ASIDE}"
 
 
 def _score_model(

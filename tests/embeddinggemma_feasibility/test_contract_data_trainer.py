@@ -5,11 +5,12 @@ import torch
 
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
-from embeddinggemma_feasibility.contract_data_trainer import CollapsedModelError, fine_tune_model
+from embeddinggemma_feasibility.contract_data_trainer import CollapsedModelError, consolidate_model, fine_tune_model
 from embeddinggemma_feasibility.encoders import PACKAGED, Encoder, load_encoder
 from embeddinggemma_feasibility.evaluation import Evaluation, evaluate
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.trained_model import TrainedModel
+from embeddinggemma_feasibility.training_config import TrainingConfig
 from feedback.replay import choose_replay_documents
 
 
@@ -119,3 +120,29 @@ def test_progress_is_reported_from_the_first_step_to_the_last(
     assert 0 < shares[0] < shares[1]
     assert shares == sorted(shares)
     assert shares[-1] == 1
+
+
+def test_consolidation_trains_the_adapter_once_and_again_when_the_documents_have_doubled(
+    contracts: list[AnnotationData], tiny_encoder: Encoder
+) -> None:
+    frozen = {name: value.clone() for name, value in tiny_encoder.model.state_dict().items()}
+    config = TrainingConfig(first_adaptation=3)
+    without = consolidate_model(contracts[:2], encoder=tiny_encoder, config=config).model
+    first = consolidate_model(contracts[:3], without, tiny_encoder, config).model
+    kept = consolidate_model(contracts[:5], first, tiny_encoder, config).model
+    again = consolidate_model(contracts[:6], kept, tiny_encoder, config).model
+    assert [model.full.adapted_documents for model in (without, first, kept, again)] == [0, 3, 3, 6]
+    assert kept.served.adapted is first.full.adapted
+    assert first.served.encoding_sha256() == kept.served.encoding_sha256() != again.full.encoding_sha256()
+    assert score(again.served, contracts[:6]).value.f1 > 0.8
+    assert all(torch.equal(frozen[name], value) for name, value in tiny_encoder.model.state_dict().items())
+
+
+def test_consolidation_drops_the_types_that_no_annotation_has(
+    contracts: list[AnnotationData], tiny_encoder: Encoder
+) -> None:
+    data = contracts[2]
+    extended = dataclasses.replace(data, spans=(*data.spans, Span(0, 3, "invented")))
+    champion = fine_tune_model([extended], encoder=tiny_encoder).model
+    assert "invented" in champion.served.types
+    assert "invented" not in consolidate_model(contracts, champion, tiny_encoder).model.served.types

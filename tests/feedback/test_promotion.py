@@ -84,24 +84,24 @@ def test_score_is_null_where_no_document_measures() -> None:
 def test_challenger_is_promoted_unless_worse_by_more_than_chance(
     challenger: int, lost: int, won: int, decision: Decision
 ) -> None:
-    decided, reason = decide(build_training_set(5), Comparison(score(5, "3"), score(challenger), lost, won))
+    decided, reason = decide(build_training_set(5), Comparison(score(5, "3"), score(challenger), lost, won, 1.0))
     assert decided == decision
     assert f"value F1 {challenger / 10:.3f}, version 3 0.500, on 5 documents that neither has seen" in reason
     assert ("set aside" in reason) == (decision == Decision.NOT_PROMOTED)
 
 
 def test_challenger_is_promoted_while_fewer_than_five_documents_measure() -> None:
-    decided, reason = decide(build_training_set(4), Comparison(score(5, "3"), score(1), 9, 0))
+    decided, reason = decide(build_training_set(4), Comparison(score(5, "3"), score(1), 9, 0, 1.0))
     assert decided == Decision.PROMOTED
     assert "too few earlier documents (4) to compare it with version 3" in reason
 
 
 def test_first_version_is_promoted() -> None:
-    decided, reason = decide(build_training_set(0), Comparison(None, score(2), 0, 0))
+    decided, reason = decide(build_training_set(0), Comparison(None, score(2), 0, 0, 1.0))
     assert (decided, "first version" in reason) == (Decision.PROMOTED, True)
 
 
 def test_without_a_challenger_the_reason_is_that_the_documents_were_deleted() -> None:
-    assert decide(TrainingSet([], [], [], 0), Comparison(score(5, "3"), None, 0, 0)) == (
+    assert decide(TrainingSet([], [], [], 0), Comparison(score(5, "3"), None, 0, 0, 1.0)) == (
         Decision.NOT_TRAINED, "No model was trained: the documents were deleted.",
     )  # fmt: skip

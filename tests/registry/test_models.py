@@ -173,7 +173,7 @@ def test_run_shows_parameters_loss_curve_and_scores_by_type(
     run_id = registry.get_version(register(registry, tuned, contracts, "run-1")).mlflow_run_id
     client = MlflowClient(settings.mlflow_tracking_uri)
     run = client.get_run(run_id)
-    assert run.info.run_name == "v1 · consolidation"
+    assert run.info.run_name == "v1 · trained on 0 documents"
     scores = registry.get_version("1").scores.unseen
     assert run.data.metrics["unseen/value_f1"] == scores.value.f1 > 0
     assert run.data.metrics["unseen/value_f1 party"] == scores.value_by_type["party"].f1 > 0
