@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
         client = ReviewerClient(stack.api_url, stack.api_key)
         documents = [upload_generated(client, CHARACTERS) for _ in range(10)]
-        for job_id in [client.feed_back(document) for document in documents[:5]]:  # a single one might be held out
+        for job_id in [client.feed_back(document) for document in documents[:5]]:
             client.wait_for_job(job_id)
         if arguments.soak:
             print(write_results("load_soak", soak(stack, client, documents, arguments.soak)))

@@ -1,1 +1,1 @@
-"""The rules of the loop: who claims a job, what is learned, replayed and held out, and what is promoted."""
+"""The rules of the loop: who claims a job, what is learned and replayed, what is promoted, and when to consolidate."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from registry.settings import Settings
 
-_MODEL_CACHE_BYTES = 650_000_000  # ten models with 41 types, as CUAD has, are 65 MB each at most; with 8 types 13 MB
+_MODEL_CACHE_BYTES = 650_000_000  # ten versions with 41 types, as CUAD has, are 45 MB each at most; with 8 types 9 MB
 
 
 def build_representation_cache(settings: Settings) -> DiskCache:

@@ -4,8 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 from sqlalchemy import Engine
 from sqlmodel import Session
 
+from embeddinggemma_feasibility.evaluation import Evaluation
 from feedback.claiming import (
     MAX_FAILURES,
+    accept_refused_jobs,
     add_manual_job,
     answer_jobs,
     cancel_jobs,
@@ -17,7 +19,8 @@ from feedback.claiming import (
     split_jobs,
 )
 from feedback.consolidation import Candidate, add_consolidation
-from registry.outcome import Decision, Outcome
+from registry.jobs import list_learned_documents
+from registry.outcome import Decision, ModelScores, Outcome
 from tests.feedback.jobs import add_feedback, outcome
 
 
@@ -173,3 +176,18 @@ def test_job_refused_together_with_others_tells_so_and_is_claimed_by_no_other_fe
     assert waiting.last_failure == "Refused together with 1 other jobs, so each part is tried alone. Worse."
     assert [job.id for job in claim_jobs(session, "run-2", fresh)] == [fresh]
     assert [job.id for job in claim_jobs(session, "run-3", refused[1])] == [refused[1]]
+
+
+def test_refused_feedback_counts_as_learned_once_its_version_is_promoted_by_hand(session: Session) -> None:
+    refused, other = (add_feedback(session, name) for name in "ab")
+    answer_jobs(session, [refused[0].id], outcome(Decision.NOT_PROMOTED))
+    elsewhere = outcome(Decision.NOT_PROMOTED)
+    elsewhere.challenger = ModelScores(version="2", score=1.0, unseen=Evaluation())
+    answer_jobs(session, [other[0].id], elsewhere)
+    assert list_learned_documents(session) == []
+    accept_refused_jobs(session, "1", "ana")
+    session.flush()
+    assert list_learned_documents(session) == [refused[1]]
+    session.expire_all()
+    assert refused[0].outcome
+    assert refused[0].outcome.reason == "Promoted by ana. Before: because"

@@ -1,6 +1,5 @@
 """The flow in this process, with a real Prefect server and an MLflow store for each test."""
 
-import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +8,6 @@ from sqlmodel import Session
 
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import Span
-from feedback.claiming import find_unlaunched_job
 from feedback.training_set import TrainingSet, load_training_set
 from flows import feedback
 from flows.artifacts import Progress
@@ -120,40 +118,3 @@ def test_concurrent_change_during_a_task_is_retried(session: Session, monkeypatc
     state = learn_from_feedback(LearningRequest(job_id=add_feedback(session, 1)), return_state=True)
     assert state.is_completed(), state.message
     assert len(calls) == 2
-
-
-def swap_labels(spans: tuple[Span, ...]) -> tuple[Span, ...]:
-    types = sorted({span.type for span in spans})
-    following = dict(zip(types, [*types[1:], types[0]], strict=True))
-    return tuple(dataclasses.replace(span, type=following[span.type]) for span in spans)
-
-
-def learn_all(session: Session) -> None:
-    """Run the flow, as the launcher does, until no job waits."""
-    while waiting := find_unlaunched_job(session):
-        session.rollback()
-        assert learn_from_feedback(LearningRequest(job_id=waiting.id), return_state=True).is_completed()
-        session.expire_all()
-
-
-def read_decisions(session: Session, job_ids: list[str]) -> list[Decision | None]:
-    outcomes = [get_job(session, job_id).outcome for job_id in job_ids]
-    return [outcome.decision if outcome else None for outcome in outcomes]
-
-
-@pytest.mark.slow
-def test_poisoned_batch_is_refused_and_set_aside_and_good_feedback_after_it_is_promoted(session: Session) -> None:
-    for first in range(0, 20, 5):
-        good = [add_feedback(session, seed) for seed in range(first, first + 5)]
-        learn_all(session)
-        assert read_decisions(session, good) == [Decision.PROMOTED] * 5
-    poisoned = [add_feedback(session, seed, swap_labels) for seed in range(20, 32)]
-    learn_all(session)
-    assert all(str(get_job(session, job_id).last_failure).startswith("Refused together") for job_id in poisoned)
-    later = []
-    for seed in range(32, 42):
-        later.append(add_feedback(session, seed))
-        learn_all(session)
-    assert read_decisions(session, later) == [Decision.PROMOTED] * 10
-    refused = read_decisions(session, poisoned).count(Decision.NOT_PROMOTED)
-    assert refused >= 8, f"{12 - refused} of 12 poisoned contracts were learned"

@@ -1,0 +1,59 @@
+"""A stream of feedback through the flow in this process, with a batch of wrong labels in its middle."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from sqlmodel import Session
+
+from embeddinggemma_feasibility.annotation_data import Span
+from feedback.claiming import find_unlaunched_job
+from flows.feedback import LearningRequest, learn_from_feedback
+from registry.jobs import get_job
+from registry.outcome import Decision
+from tests.flows.test_feedback import add_feedback
+
+pytestmark = pytest.mark.usefixtures("flow_environment")
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/test.db"
+
+
+def swap_labels(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+    types = sorted({span.type for span in spans})
+    following = dict(zip(types, [*types[1:], types[0]], strict=True))
+    return tuple(dataclasses.replace(span, type=following[span.type]) for span in spans)
+
+
+def learn_all(session: Session) -> None:
+    """Run the flow, as the launcher does, until no job waits."""
+    while waiting := find_unlaunched_job(session):
+        session.rollback()
+        assert learn_from_feedback(LearningRequest(job_id=waiting.id), return_state=True).is_completed()
+        session.expire_all()
+
+
+def read_decisions(session: Session, job_ids: list[str]) -> list[Decision | None]:
+    outcomes = [get_job(session, job_id).outcome for job_id in job_ids]
+    return [outcome.decision if outcome else None for outcome in outcomes]
+
+
+@pytest.mark.slow
+def test_eighty_contracts_are_all_live_and_a_batch_with_swapped_labels_between_them_is_set_aside(
+    session: Session,
+) -> None:
+    good = []
+    for seed in range(40):
+        good.append(add_feedback(session, seed))
+        learn_all(session)
+    swapped = [add_feedback(session, seed, swap_labels) for seed in range(40, 52)]
+    learn_all(session)
+    for seed in range(52, 92):
+        good.append(add_feedback(session, seed))
+        learn_all(session)
+    assert read_decisions(session, good) == [Decision.PROMOTED] * 80
+    refused = read_decisions(session, swapped).count(Decision.NOT_PROMOTED)
+    assert refused >= 10, f"{12 - refused} of 12 contracts with swapped labels were learned"
+    assert str(get_job(session, swapped[0]).last_failure).startswith("Refused together with ")
