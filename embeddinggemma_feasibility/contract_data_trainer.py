@@ -179,7 +179,7 @@ def _train_blind(
         return None
     tagger = full.copy_without_knowledge(full.types)
     from_nothing = max(iterations, full.config.first_iterations)
-    train_head(tagger, TrainingSamples([], [*seen.new, *seen.replayed]), from_nothing, on_progress)
+    train_head(tagger, seen, from_nothing, on_progress)
     return tagger
 
 

@@ -103,8 +103,8 @@ def load_models(flow_run_id: str) -> tuple[Model | None, Model | None]:
 @task_with_neighbours
 def load_candidate(candidate: Candidate) -> Model:
     """Load the consolidated model that this run hands over."""
-    tagger = ModelRegistry(get_settings()).load_candidate(candidate.mlflow_run_id)
-    return Model(tagger, mlflow_run_id=candidate.mlflow_run_id)
+    trained = ModelRegistry(get_settings()).load_candidate(candidate.mlflow_run_id)
+    return Model(trained, mlflow_run_id=candidate.mlflow_run_id)
 
 
 @computing_task

@@ -141,7 +141,7 @@ class ModelRegistry:
         replay: Sequence[AnnotationData],
         parent_version: str | None,
     ) -> str:
-        """Store a fine-tuned tagger, with its parameters and lineage, in an MLflow run; return the id of the run."""
+        """Store a fine-tuned model, with its parameters and lineage, in an MLflow run; return the id of the run."""
         tags = {"flow_run_id": flow_run_id, "parent_version": parent_version or "none"}
         started = int((time.time() - fine_tuning.seconds) * 1000)
         run = self._client.create_run(self._experiment_id, started, tags, f"challenger {flow_run_id[:8]}")
@@ -174,7 +174,7 @@ class ModelRegistry:
         snapshot: int,
         description: str,
     ) -> str:
-        """Store a consolidated tagger, with the snapshot of its documents, in an MLflow run; return the run's id."""
+        """Store a consolidated model, with the snapshot of its documents, in an MLflow run; return the run's id."""
         run_id = self.save_challenger(flow_run_id, fitted, training, [], None)
         self._client.set_tag(run_id, "mlflow.runName", f"consolidation {flow_run_id[:8]}")
         self._client.set_tag(run_id, "mlflow.note.content", description)
@@ -198,7 +198,7 @@ class ModelRegistry:
 
     @_needs_mlflow()
     def register(self, run_id: str, outcome: Outcome) -> str:
-        """Register the tagger of an MLflow run with its comparison, unless it is registered; return the version."""
+        """Register the model of an MLflow run with its comparison, unless it is registered; return the version."""
         for existing in self._client.search_model_versions(f"name = '{self._name}' and run_id = '{run_id}'"):
             return str(existing.version)
         log_comparison(self._client, run_id, outcome)

@@ -64,7 +64,7 @@ def draw_chart(losses: list[float], challenger: ModelScores, champion: ModelScor
     figure = Figure(figsize=(15, 4), layout="constrained")
     curve, bars, reliability = figure.subplots(1, 3)
     if challenger.reliability and challenger.reliability.bins:
-        draw_reliability(reliability, challenger.reliability)
+        _draw_reliability(reliability, challenger.reliability)
     curve.plot(range(1, len(losses) + 1), losses, color="tab:blue")
     curve.set(title="Training loss", xlabel="step", ylabel="nats a sample", yscale="log")
     both = {"champion": champion, "challenger": challenger} if champion else {"challenger": challenger}
@@ -80,7 +80,7 @@ def draw_chart(losses: list[float], challenger: ModelScores, champion: ModelScor
     return figure
 
 
-def draw_reliability(axes: Axes, reliability: Reliability) -> None:
+def _draw_reliability(axes: Axes, reliability: Reliability) -> None:
     """Draw the share of extracted values that is right by their confidence; the area of a dot is their number."""
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     confidences, right, sizes = zip(
