@@ -26,6 +26,7 @@ from embeddinggemma_feasibility.windows import EncodedDocument, Window, encode_d
 
 BATCH_WINDOWS = 16
 _PRIOR_OUTPUTS = 10
+_OF_ENCODING = {"window_pieces", "window_overlap", "lexical_buckets", "adapted_share", "lora_rank", "lora_share"}
 _UNKNOWN = -6.0  # the score of a type of which nothing is known, in nats: a span of it is very unlikely
 
 
@@ -133,7 +134,8 @@ class Tagger(nn.Module):
 
     def encoding_sha256(self) -> str:
         """Return the hash of all that a representation depends on, apart from the text."""
-        digest = hashlib.sha256(f"{self.encoder.sha256} {self.config.model_dump_json()}".encode())
+        config = self.config.model_dump_json(include=_OF_ENCODING)
+        digest = hashlib.sha256(f"{self.encoder.sha256} {config}".encode())
         for matrix in self._adapter_parameters():
             digest.update(matrix.detach().cpu().numpy().tobytes())
         return digest.hexdigest()

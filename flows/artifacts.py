@@ -5,16 +5,24 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 from uuid import UUID
 
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.evaluation import Evaluation, Predictions, gold_values, predicted_values
 from feedback.consolidation import Candidate
+from feedback.contradictions import Contradiction
 from feedback.prefect_runs import PROGRESS_KEY
 from registry.errors import translate_http_errors
 from registry.models import ModelRegistry
 from registry.outcome import ModelScores, Outcome
 from registry.settings import get_settings
+
+_CONTRADICTIONS_SHOWN = 100
 
 
 class Progress:
@@ -57,6 +65,27 @@ def publish_consolidation(candidate: Candidate, job_id: str) -> None:
         f"- [Run in MLflow]({url})",
     ]
     create_markdown_artifact("\n".join(lines), "report", candidate.description)
+
+
+@translate_http_errors("Prefect")
+def publish_contradictions(contradictions: Sequence[Contradiction]) -> None:
+    """Publish the first hundred contradictions as a table in Prefect: places, not values, which are confidential."""
+    rows = [
+        {
+            "document": each.document_id,
+            "characters": f"{each.start}-{each.end}",
+            "type": each.type,
+            "marked as": ", ".join(each.marked_as) or "nothing",
+            "probably wrong": f"{each.confidence:.0%}",
+        }
+        for each in contradictions[:_CONTRADICTIONS_SHOWN]
+    ]
+    many = len({each.document_id for each in contradictions})
+    description = (
+        f"{len(contradictions)} annotations in {many} document{'s' * (many != 1)} contradict all other documents. "
+        "Open each document: if the annotation is wrong, correct it and send feedback."
+    )
+    create_table_artifact(rows, "contradictions", description)
 
 
 def _score_table(outcome: Outcome) -> list[str]:

@@ -13,7 +13,8 @@ from embeddinggemma_feasibility.device import choose_device
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.trained_model import TrainedModel
 from feedback.consolidation import Candidate, FeedbackFirst, add_consolidation
-from flows.artifacts import Progress, publish_consolidation
+from feedback.contradictions import find_contradictions
+from flows.artifacts import Progress, publish_consolidation, publish_contradictions
 from flows.task_types import computing_task, task_with_neighbours
 from registry.annotations import get_latest_annotations
 from registry.cache import build_representation_cache
@@ -47,6 +48,7 @@ def consolidate() -> State[None]:
         if not learned.documents:
             return Completed(message="No document was learned yet: there is nothing to consolidate")
         fitted = fit(learned, load_champion(), feedback_first, progress)
+        report_contradictions(learned, fitted)
         candidate = save_candidate(flow_run_id, learned, fitted)
     job_id = hand_over(flow_run_id, candidate)
     report(candidate, job_id)
@@ -91,6 +93,16 @@ def fit(
     nn.Module.to(encoder.model, choose_device(get_settings().device))
     cache = build_representation_cache(get_settings())
     return consolidate_model(learned.documents, champion, encoder, cache=cache, on_progress=on_progress)
+
+
+@computing_task
+def report_contradictions(learned: Learned, fitted: FineTuningResult) -> None:
+    """Publish the annotations that contradict those of all other documents, for a person to check."""
+    model, cache = fitted.model, build_representation_cache(get_settings())
+    documents = [data for data in learned.documents if data.document_id in model.measurements]
+    select = model.served.calibration.select
+    unseen = {data.document_id: select(model.rank_unseen(data, cache)) for data in documents}
+    publish_contradictions(find_contradictions(documents, unseen))
 
 
 @task_with_neighbours

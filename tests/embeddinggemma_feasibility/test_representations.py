@@ -12,6 +12,7 @@ from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.representations import Representation
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.trained_model import TrainedModel
+from embeddinggemma_feasibility.training_config import TrainingConfig
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,15 @@ def test_challenger_shares_its_champions_representations_until_it_has_an_adapter
     assert before != tagger.encoding_sha256()
     change_adapter(challenger)
     assert challenger.encoding_sha256() != before
+
+
+@pytest.mark.parametrize("field", ["window_pieces", "window_overlap", "lexical_buckets", "adapted_share"])
+def test_only_the_settings_of_the_encoding_choose_the_representation(tiny_encoder: Encoder, field: str) -> None:
+    config = TrainingConfig()
+    changed = config.model_copy(update={field: getattr(config, field) * 2})
+    hashes = [Tagger(tiny_encoder, (), each).encoding_sha256() for each in (config, changed)]
+    assert hashes[0] != hashes[1]
+    assert Tagger(tiny_encoder, ("a",), config.model_copy(update={"l2": 9.0})).encoding_sha256() == hashes[0]
 
 
 def test_adapter_changes_the_representation_and_is_copied_and_saved(

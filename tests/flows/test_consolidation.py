@@ -1,13 +1,18 @@
 """Consolidation and its hand-over in this process, with a real Prefect server and an MLflow store for each test."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from mlflow import MlflowClient
+from prefect.artifacts import Artifact
 from sqlmodel import Session, select
 
-from embeddinggemma_feasibility.annotation_data import Span
+from cli.installation import Stack
+from demo.contract_generator import generate_contract
+from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from feedback.consolidation import Candidate, FeedbackFirst
 from flows import consolidation
 from flows.artifacts import Progress
@@ -19,6 +24,7 @@ from registry.outcome import Decision, Outcome
 from registry.settings import Settings
 from registry.tables import Job, JobDocument, JobType
 from tests.flows.test_feedback import add_feedback
+from tests.flows.test_stream import swap_labels
 
 pytestmark = pytest.mark.usefixtures("flow_environment")
 RUN_ID = "22222222-2222-4222-8222-222222222222"
@@ -115,6 +121,20 @@ def test_refused_consolidation_leaves_the_champion(session: Session, settings: S
     assert outcome.reason.startswith("Not promoted: ")
     assert candidate.description in outcome.reason
     assert ModelRegistry(settings).find_champion() == "1"
+
+
+@pytest.mark.slow
+def test_swapped_labels_of_one_document_are_published_as_contradictions(session: Session, stack: Stack) -> None:
+    generated = [generate_contract(seed) for seed in range(24)]
+    documents = [AnnotationData(str(number), each.text, each.spans) for number, each in enumerate(generated)]
+    documents[5] = replace(documents[5], spans=swap_labels(documents[5].spans))
+    fitted = consolidation.fit.fn(Learned(24, documents), None, FeedbackFirst(lambda: False), Progress())
+    consolidation.report_contradictions.fn(Learned(24, documents), fitted)
+    artifact = cast("Artifact", Artifact.get("contradictions"))
+    rows = json.loads(str(artifact.data))
+    assert {row["document"] for row in rows} == {"5"}
+    assert all(row["type"] != row["marked as"] != "nothing" for row in rows), rows
+    assert f"{len(rows)} annotations in 1 document contradict all other documents" in str(artifact.description)
 
 
 @pytest.mark.slow
