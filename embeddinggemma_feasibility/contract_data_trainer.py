@@ -10,7 +10,7 @@ from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.encoders import Encoder, load_encoder
 from embeddinggemma_feasibility.head_training import train_head
-from embeddinggemma_feasibility.samples import TrainingSamples, choose_samples
+from embeddinggemma_feasibility.samples import TrainingSamples, choose_documents, choose_samples
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.trained_model import MAX_MEASUREMENTS, BlindTaggers, TrainedModel
 from embeddinggemma_feasibility.training_config import TrainingConfig
@@ -88,20 +88,22 @@ def consolidate_model(
 ) -> FineTuningResult:
     """Return a model that is trained from nothing on all documents, the oldest first, until little changes.
 
-    Types without an annotation are gone, and the newest documents calibrate the model. With `first_adaptation`
-    documents, and each time they have doubled, the adapter is trained anew; in between, the champion's is kept.
+    Of more than `consolidation_documents`, a choice stands for all. Types without an annotation are gone, and the
+    newest documents calibrate the model. With `first_adaptation` documents, and each time they have doubled, the
+    adapter is trained anew; in between, the champion's is kept.
 
     Raises as `fine_tune_model` does.
     """
     started = time.monotonic()
     start = _start_full(documents, None, encoder, config)
     rng = random.Random(start.config.seed)  # noqa: S311  (the order of samples is no secret)
-    full = _adapt(start, champion, documents, cache, rng, lambda share: on_progress(share / 2))
-    samples = choose_samples(full, documents, (), 0, None, cache, rng)
+    chosen = choose_documents(documents, start.config.consolidation_documents, rng)
+    full = _adapt(start, champion, len(documents), chosen, cache, rng, lambda share: on_progress(share / 2))
+    samples = choose_samples(full, chosen, (), 0, None, cache, rng)
     if not samples.new:
         raise FineTuningError("These documents have no words to learn from")
     full.standardise([sample.representation for sample in samples.new])
-    samples = samples.limit(full.config.consolidation_samples, rng)
+    samples = samples.limit(full.config.consolidation_samples, len(documents) / len(chosen), rng)
     iterations = full.config.consolidation_iterations
     losses, blind = _train_heads(full, None, samples, iterations, lambda share: on_progress(0.5 + share / 2))
     measured = documents[-MAX_MEASUREMENTS:]
@@ -113,16 +115,17 @@ def consolidate_model(
 def _adapt(
     start: Tagger,
     champion: TrainedModel | None,
-    documents: Sequence[AnnotationData],
+    document_count: int,
+    chosen: Sequence[AnnotationData],
     cache: DiskCache | None,
     rng: random.Random,
     on_progress: Callable[[float], None],
 ) -> Tagger:
-    """Return the tagger with the champion's adapter, or with a new one if that is due."""
+    """Return the tagger with the champion's adapter, or with one trained on the chosen documents if that is due."""
     adapted = champion.full.adapted_documents if champion else 0
-    if len(documents) >= max(start.config.first_adaptation, 2 * adapted):
-        train_adapter(start, documents, cache, rng, on_progress)
-        start.adapted_documents = len(documents)
+    if document_count >= max(start.config.first_adaptation, 2 * adapted):
+        train_adapter(start, chosen, cache, rng, on_progress)
+        start.adapted_documents = document_count
     elif champion:
         return champion.full.copy_without_knowledge(start.types)
     return start

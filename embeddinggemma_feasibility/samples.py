@@ -1,6 +1,7 @@
 """The samples of a fine-tuning: stretches of words, chosen from annotated documents."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from embeddinggemma_feasibility.representations import Representation
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.windows import tag_words
 
+_ENOUGH_OF_A_TYPE = 20  # documents
 _LEAST_EMPTY = 50  # samples without an entity of the types, where there are several groups of types
 
 
@@ -47,11 +49,13 @@ class TrainingSamples:
         new, replayed = ([sample for sample in some if sample.half != half] for some in (self.new, self.replayed))
         return replace(self, new=new, replayed=replayed)
 
-    def limit(self, count: int, rng: random.Random) -> "TrainingSamples":
-        """Return at most so many of the samples, as samples to start from nothing with."""
-        every = [*self.new, *self.replayed]
-        chosen = rng.sample(every, min(count, len(every)))
-        return TrainingSamples([], chosen, len(every) / len(chosen))
+    def limit(self, count: int, document_weight: float, rng: random.Random) -> "TrainingSamples":
+        """Return at most so many of the new samples, to start from nothing with.
+
+        Each of their documents stands for `document_weight` documents.
+        """
+        chosen = rng.sample(self.new, min(count, len(self.new)))
+        return TrainingSamples([], chosen, document_weight * len(self.new) / len(chosen))
 
     def without_features(self) -> "TrainingSamples":
         """Return the samples without their lexical features, so that the lexical table learns nothing."""
@@ -70,6 +74,20 @@ class TrainingSamples:
             return narrowed + empty[:: max(1, len(empty) // max(2 * len(narrowed), _LEAST_EMPTY))]
 
         return replace(self, new=narrow(self.new), replayed=narrow(self.replayed))
+
+
+def choose_documents(documents: Sequence[AnnotationData], count: int, rng: random.Random) -> list[AnnotationData]:
+    """Return at most so many documents: for each type some with it, if there are any, and a random choice of the rest.
+
+    The documents keep their order.
+    """
+    with_type, needed, others = Counter[str](), list[int](), list[int]()
+    for index in rng.sample(range(len(documents)), len(documents)):
+        types = {span.type for span in documents[index].spans}
+        is_needed = any(with_type[name] < _ENOUGH_OF_A_TYPE for name in types)
+        with_type.update(types if is_needed else ())
+        (needed if is_needed else others).append(index)
+    return [documents[index] for index in sorted([*needed, *others][:count])]
 
 
 def choose_samples(

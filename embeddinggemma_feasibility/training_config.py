@@ -29,6 +29,7 @@ class TrainingConfig(BaseModel):
     first_iterations: int = Field(60, description="L-BFGS iterations of a head that starts from nothing")
     later_iterations: int = Field(10, description="L-BFGS iterations of a head that starts from a champion's")
     consolidation_iterations: int = Field(150, description="L-BFGS iterations of a head in a consolidation")
+    consolidation_documents: int = Field(500, description="Documents that a consolidation learns from at most")
     consolidation_samples: int = Field(8000, description="Samples of a consolidation at most")
     first_adaptation: int = Field(100, description="Documents from which on a consolidation trains the adapter")
     adapter_epochs: float = Field(2.5, description="How often the adapter's training reads each window")

@@ -14,3 +14,8 @@ def test_replay_changes_as_documents_are_learned_so_that_each_of_them_is_replaye
     learned = [str(number) for number in range(60)]
     chosen = {each for count in range(20, 60) for each in choose_replay_documents(learned[:count], [], 5)}
     assert len(chosen) > 45
+
+
+def test_only_the_latest_documents_are_replayed_since_the_cache_holds_no_more() -> None:
+    learned = [str(number) for number in range(5000)]
+    assert min(map(int, choose_replay_documents(learned, [], 32))) >= 4750
