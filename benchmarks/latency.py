@@ -1,6 +1,6 @@
 """Measure the time from a correction to the version that learned it, and from the opening of an upload to its entities.
 
-python -m benchmarks.latency [--annotated 10 1000] [--feedbacks 10] [--encoder packaged]
+python -m benchmarks.latency [--annotated 10 1000 5000] [--feedbacks 10] [--encoder packaged]
 """
 
 import argparse
@@ -9,19 +9,28 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
+from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import torch
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from pydantic import SecretStr
 
-from benchmarks.corpus import upload_generated
+from benchmarks.corpus import join_generated, upload_generated
 from benchmarks.results_file import print_seconds, summarise, write_results
 from cli.installation import ANY_PORTS, Stack, run_stack
 from demo.client import ReviewedDocument, ReviewerClient
+from embeddinggemma_feasibility.disk_cache import DiskCache
+from embeddinggemma_feasibility.encoders import load_encoder
+from embeddinggemma_feasibility.representations import Representation
+from embeddinggemma_feasibility.tagger import Tagger
+from embeddinggemma_feasibility.training_config import TrainingConfig
 from registry.annotations import replace_annotations
+from registry.cache import build_representation_cache
 from registry.database import open_session
 from registry.documents import get_document
 from registry.jobs import add_job
@@ -30,6 +39,7 @@ from registry.settings import Settings
 from registry.tables import AnnotationBase, JobType
 
 CHARACTERS = 17_000
+_BETWEEN = "\n\n"
 CLIENTS = 32
 PAUSE_SECONDS = 3
 QUEUE = 20
@@ -39,7 +49,7 @@ _STAGES = {"load_annotations": "start_time", "fine_tune": "end_time", "evaluate"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--annotated", type=int, nargs="+", default=[10, 1000])
+    parser.add_argument("--annotated", type=int, nargs="+", default=[10, 1000, 5000])
     parser.add_argument("--feedbacks", type=int, default=10)
     parser.add_argument("--encoder", default="packaged")
     arguments = parser.parse_args()
@@ -48,8 +58,9 @@ def main() -> None:
         client = ReviewerClient(stack.api_url, stack.api_key)
         client.wait_for_job(client.feed_back(upload_generated(client, CHARACTERS)))
         number_annotated = 1
+        earlier = EarlierContracts(arguments.encoder, max(arguments.annotated))
         for annotated in arguments.annotated:
-            _annotate_earlier(stack, client, annotated - number_annotated)
+            _annotate_earlier(stack, client, earlier, annotated - number_annotated)
             runs = [_time_feedback(stack, client) for _ in range(arguments.feedbacks)]
             number_annotated = annotated + len(runs)
             stages = {name: summarise([run[name] for run in runs if name in run]) for name in runs[-1]}
@@ -93,18 +104,52 @@ def _time_extraction(client: ReviewerClient, document: ReviewedDocument) -> floa
     return time.monotonic() - started
 
 
-def _annotate_earlier(stack: Stack, client: ReviewerClient, number: int) -> None:
-    """Add short contracts as if earlier runs had learned from them: extracted once, annotated, answered."""
-    earlier = Outcome(decision=Decision.PROMOTED, reason="Annotated by the benchmark", flow_run_id="earlier")
-    settings = Settings(database_url=SecretStr(stack.environment["CONTRACT_FEEDBACK_DATABASE_URL"]))
+class EarlierContracts:
+    """Contracts of about 17,000 characters, each with a representation made up of those of its two parts.
+
+    The parts are encoded once, so that thousands of contracts take minutes, not hours.
+    """
+
+    def __init__(self, encoder: str, count: int) -> None:
+        self._tagger = Tagger(load_encoder(encoder), (), TrainingConfig())
+        parts, seeds = ceil(sqrt(count)), iter(range(10**6, 2 * 10**6))
+        fronts = [join_generated(seeds, 1) for _ in range(parts)]
+        rests = [join_generated(seeds, CHARACTERS - len(fronts[0][0]))[0] for _ in range(parts)]
+        self._represented = {text: self._tagger.represent(text) for text in (*(front for front, _ in fronts), *rests)}
+        self._contracts = product(fronts, rests)
+
+    def add(self, client: ReviewerClient, cache: DiskCache) -> ReviewedDocument:
+        """Upload the next contract; the service finds its representation in the cache."""
+        (front, spans), rest = next(self._contracts)
+        text = f"{front}{_BETWEEN}{rest}"
+        first, second = self._represented[front], self._represented[rest]
+        made_up = Representation(
+            torch.cat([first.words, second.words + len(front) + len(_BETWEEN)]),
+            torch.cat([first.features, second.features]),
+            torch.cat([first.tokens, second.tokens]),
+            torch.cat([first.sentences, second.sentences]),
+            torch.cat([first.sentence_of_word, second.sentence_of_word + len(first.sentences)]),
+        )
+        cache.add(self._tagger.cache_key(text), made_up.save)
+        return client.upload("contract.txt", text.encode(), text, spans)
+
+
+def _annotate_earlier(stack: Stack, client: ReviewerClient, earlier: EarlierContracts, number: int) -> None:
+    """Add contracts as if earlier runs had learned from them: annotated and answered."""
+    outcome = Outcome(decision=Decision.PROMOTED, reason="Annotated by the benchmark", flow_run_id="earlier")
+    environment = stack.environment
+    settings = Settings(
+        database_url=SecretStr(environment["CONTRACT_FEEDBACK_DATABASE_URL"]),
+        cache_folder=environment["CONTRACT_FEEDBACK_CACHE_FOLDER"],
+    )
+    cache = build_representation_cache(settings)
     for _ in range(number):
-        document = upload_generated(client, 1)
-        client.extract(document.id)
+        document = earlier.add(client, cache)
         with open_session(settings) as session:
             marked = [AnnotationBase(**annotation) for annotation in document.annotations]
             replace_annotations(session, get_document(session, document.id), marked)
             job = add_job(session, JobType.FEEDBACK, [document.id], "earlier")
-            job.claiming_run_id, job.outcome = "earlier", earlier
+            job.claiming_run_id, job.outcome = "earlier", outcome
 
 
 def _time_feedback(stack: Stack, client: ReviewerClient) -> dict[str, float]:

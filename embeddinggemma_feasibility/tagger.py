@@ -124,13 +124,17 @@ class Tagger(nn.Module):
         """
         if cache is None:
             return self._represent(text)
-        sha256 = hashlib.sha256(f"{self.encoding_sha256()} {text}".encode()).hexdigest()
+        sha256 = self.cache_key(text)
         with cache.lock(sha256):
             representation = cache.load(sha256, Representation.load)
             if representation is None:
                 representation = self._represent(text)
                 cache.add(sha256, representation.save)
             return representation
+
+    def cache_key(self, text: str) -> str:
+        """Return the key of a text's representation in a cache."""
+        return hashlib.sha256(f"{self.encoding_sha256()} {text}".encode()).hexdigest()
 
     def encoding_sha256(self) -> str:
         """Return the hash of all that a representation depends on, apart from the text."""
