@@ -1,7 +1,7 @@
 """Feed contracts back one by one and score unseen ones; train other systems on the same contracts.
 
 python -m benchmarks.stream [--data FILE.jsonl.xz … --language en] [--points 5 10 20 50 100 200] [--unseen 30]
-  [--peers CRF]
+  [--kept 94] [--peers CRF]
 """
 
 import argparse
@@ -41,6 +41,9 @@ def main() -> None:
     parser.add_argument(
         "--unseen", type=int, default=30, help="number of contracts to score: the first ones; the rest are fed back"
     )
+    parser.add_argument(
+        "--kept", type=int, default=0, help="number of contracts to score once, at the end: the last ones"
+    )
     parser.add_argument("--characters", type=int, default=80_000, help="longer contracts are skipped")
     parser.add_argument("--peers", nargs="*", default=list(_PEERS), choices=_PEERS)
     arguments = parser.parse_args()
@@ -52,12 +55,13 @@ def main() -> None:
             if contract.data.spans and len(contract.data.text) <= arguments.characters
         }.values()
     )
-    unseen, stream = contracts[: arguments.unseen], contracts[arguments.unseen :][: max(arguments.points)]
+    last = len(contracts) - arguments.kept
+    unseen, stream = contracts[: arguments.unseen], contracts[arguments.unseen : last][: max(arguments.points)]
 
     results = {"unseen": len(unseen), "characters_at_most": arguments.characters}
     first = arguments.data[0]
     name = f"stream_{(first if first.is_dir() else first.parent).name}"
-    rows = _run_ours(stream, unseen, arguments.points)
+    rows = _run_ours(stream, unseen, contracts[last:], arguments.points)
     path = write_results(name, {**results, "rows": rows})
     for peer, point in itertools.product(arguments.peers, arguments.points):
         rows.append(_run_peer(_PEERS[peer](arguments.language), stream[:point], unseen))
@@ -68,8 +72,13 @@ def main() -> None:
     print(path)
 
 
-def _run_ours(stream: Sequence[Contract], unseen: Sequence[Contract], points: Sequence[int]) -> list[Row]:
-    """Feed the stream to a real installation over HTTP, and score the unseen contracts at each point."""
+def _run_ours(
+    stream: Sequence[Contract], unseen: Sequence[Contract], kept: Sequence[Contract], points: Sequence[int]
+) -> list[Row]:
+    """Feed the stream to a real installation over HTTP; score the unseen contracts at each point, the kept at the end.
+
+    `version` exceeds the number of feedbacks by that of the consolidations that were handed over.
+    """
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
         client = ReviewerClient(stack.api_url, stack.api_key)
@@ -94,11 +103,21 @@ def _run_ours(stream: Sequence[Contract], unseen: Sequence[Contract], points: Se
                 last = rows[-1]["contracts"] if rows else 0
                 rows.append(_row(OURS, number, _score(unseen, extract), seconds[-1]))
                 rows[-1] |= _describe_jobs(decisions[last:], seconds[last:])
-                rows[-1]["calibration_error"] = round(_find_calibration_error(unseen, extract), 3)
+                rows[-1] |= _describe_reliability(unseen, extract)
                 rows[-1]["value_f1_on_the_first_ten"] = round(_score(stream[: min(10, number)], extract).value.f1, 3)
+                rows[-1]["version"] = client.extract(document.id)[0]
                 _print([rows[-1]])
         rows[-1]["f1_before_feedback"] = [round(f1, 3) for f1 in before]
         rows[-1]["seconds_of_each"] = [round(second, 1) for second in seconds]
+        if kept:
+            documents |= {contract.data.document_id: _upload(client, contract) for contract in kept}
+            evaluation = _score(kept, extract)
+            rows[-1]["kept"] = {
+                "contracts": len(kept),
+                "value_f1": round(evaluation.value.f1, 3),
+                "span_f1": round(evaluation.span.f1, 3),
+                **_describe_reliability(kept, extract),
+            }
     return rows
 
 
@@ -114,15 +133,16 @@ def _describe_jobs(decisions: Sequence[str], seconds: Sequence[float]) -> Row:
     }
 
 
-def _find_calibration_error(contracts: Sequence[Contract], extract: Callable[[AnnotationData], list[Entity]]) -> float:
-    """Return the expected calibration error of the extracted values of unseen contracts."""
+def _describe_reliability(contracts: Sequence[Contract], extract: Callable[[AnnotationData], list[Entity]]) -> Row:
+    """Return how far the confidences of the values extracted from unseen contracts are from the truth."""
     estimated = {}
     for contract in contracts:
         gold = gold_values(contract.data)
         for entity in extract(contract.data):
             value = LabelledValue(contract.data.document_id, entity.type, normalise_value(entity.value))
             estimated[value] = entity.confidence, value in gold
-    return summarise(estimated.values()).error
+    reliability = summarise(estimated.values())
+    return {"calibration_error": round(reliability.error, 3), "bins": [each.model_dump() for each in reliability.bins]}
 
 
 def _upload(client: ReviewerClient, contract: Contract) -> ReviewedDocument:
@@ -163,7 +183,7 @@ def _print(rows: Sequence[Row]) -> None:
             print(
                 f"{'':24} since the row before: {row['promoted']} promoted, {row['refused']} refused, "
                 f"{row['not_taught']} not taught; median {row['seconds_median']} s, p95 {row['seconds_p95']} s; "
-                f"calibration error {row['calibration_error']:.3f}",
+                f"calibration error {row['calibration_error']:.3f}, version {row['version']}",
                 flush=True,
             )
 

@@ -89,8 +89,8 @@ def consolidate_model(
     """Return a model that is trained from nothing on all documents, the oldest first, until little changes.
 
     Of more than `consolidation_documents`, a choice stands for all. Types without an annotation are gone, and the
-    newest documents calibrate the model. With `first_adaptation` documents, and each time they have doubled, the
-    adapter is trained anew; in between, the champion's is kept.
+    newest documents calibrate the model. With `first_adaptation` spans, and each time they have doubled, the adapter is
+    trained anew; in between, the champion's is kept.
 
     Raises as `fine_tune_model` does.
     """
@@ -98,7 +98,8 @@ def consolidate_model(
     start = _start_full(documents, None, encoder, config)
     rng = random.Random(start.config.seed)  # noqa: S311  (the order of samples is no secret)
     chosen = choose_documents(documents, start.config.consolidation_documents, rng)
-    full = _adapt(start, champion, len(documents), chosen, cache, rng, lambda share: on_progress(share / 2))
+    span_count = sum(len(data.spans) for data in documents)
+    full = _adapt(start, champion, span_count, chosen, cache, rng, lambda share: on_progress(share / 2))
     samples = choose_samples(full, chosen, (), 0, None, cache, rng)
     if not samples.new:
         raise FineTuningError("These documents have no words to learn from")
@@ -115,17 +116,20 @@ def consolidate_model(
 def _adapt(
     start: Tagger,
     champion: TrainedModel | None,
-    document_count: int,
+    span_count: int,
     chosen: Sequence[AnnotationData],
     cache: DiskCache | None,
     rng: random.Random,
     on_progress: Callable[[float], None],
 ) -> Tagger:
-    """Return the tagger with the champion's adapter, or with one trained on the chosen documents if that is due."""
-    adapted = champion.full.adapted_documents if champion else 0
-    if document_count >= max(start.config.first_adaptation, 2 * adapted):
+    """Return the tagger with the champion's adapter, or with one trained on the chosen documents if that is due.
+
+    `span_count` is the number of spans in all documents.
+    """
+    adapted = champion.full.adapted_spans if champion else 0
+    if span_count >= max(start.config.first_adaptation, 2 * adapted):
         train_adapter(start, chosen, cache, rng, on_progress)
-        start.adapted_documents = document_count
+        start.adapted_spans = span_count
     elif champion:
         return champion.full.copy_without_knowledge(start.types)
     return start

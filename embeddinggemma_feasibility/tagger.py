@@ -37,7 +37,7 @@ class Tagger(nn.Module):
     linear head on the encoder's outputs, namely a middle layer's at the word's first piece and the adapted last layer's
     averaged over the word's sentence; and the rows of the word's lexical features in a hashed table. The encoder's
     outputs are standardised with `centre` and `spread`, computed from the documents of the first fine-tuning. `adapted`
-    is the encoder with its adapter, None until that is first trained, on `adapted_documents` documents.
+    is the encoder with its adapter, None until that is first trained, on documents with `adapted_spans` spans.
 
     `calibration` turns the posterior probabilities of its spans into the confidences of the extracted entities.
     """
@@ -52,7 +52,7 @@ class Tagger(nn.Module):
         layers = encoder.model.config.num_hidden_layers
         self._layers_above_middle = max(1, round(config.adapted_share * layers))
         self._lora_layers = max(1, round(config.lora_share * layers))
-        self.adapted_documents = 0
+        self.adapted_spans = 0
         self.adapted: nn.Module | None = None
         hidden, outputs = encoder.model.config.hidden_size, len(self.types) * SCORED_TAGS
         self.head = nn.Parameter(torch.zeros(2 * hidden, outputs))
@@ -232,7 +232,7 @@ class Tagger(nn.Module):
         """Return a tagger for these types that has learned nothing, and shares this one's adapter and buffers."""
         copy = Tagger(self.encoder, types, self.config)
         copy._set_tensors({"centre": self.centre, "spread": self.spread})
-        copy.adapted, copy.adapted_documents = self.adapted, self.adapted_documents
+        copy.adapted, copy.adapted_spans = self.adapted, self.adapted_spans
         return copy
 
     @torch.no_grad()
@@ -272,7 +272,7 @@ class Tagger(nn.Module):
             "encoder_sha256": self.encoder.sha256,
             "types": self.types,
             "calibration": self.calibration.model_dump(),
-            "adapted_documents": self.adapted_documents,
+            "adapted_spans": self.adapted_spans,
             "config": self.config.model_dump(),
         }
         (folder / "tagger.json").write_text(json.dumps(description, indent=2, ensure_ascii=False))
@@ -289,7 +289,7 @@ class Tagger(nn.Module):
             raise ValueError(f"The model needs the encoder {description['encoder_sha256']}, not {encoder.sha256}")
         tagger = cls(encoder, description["types"], TrainingConfig(**{"lora_share": 1 / 4} | description["config"]))
         tagger.calibration = Calibration(**description.get("calibration", {}))
-        tagger.adapted_documents = description.get("adapted_documents", 0)
+        tagger.adapted_spans = description.get("adapted_spans", 0)
         tensors = load_file(folder / "tagger.safetensors")
         if "calibration" not in description:
             tensors |= {name: _subtract_outside(tensors[name]) for name in ("head", "bias", "lexical")}

@@ -31,7 +31,7 @@ class TrainingConfig(BaseModel):
     consolidation_iterations: int = Field(150, description="L-BFGS iterations of a head in a consolidation")
     consolidation_documents: int = Field(500, description="Documents that a consolidation learns from at most")
     consolidation_samples: int = Field(8000, description="Samples of a consolidation at most")
-    first_adaptation: int = Field(100, description="Documents from which on a consolidation trains the adapter")
+    first_adaptation: int = Field(2000, description="Annotated spans from which on a consolidation trains the adapter")
     adapter_epochs: float = Field(2.5, description="How often the adapter's training reads each window")
     adapter_batch_windows: int = Field(4, description="Windows of the encoder in one optimiser step of the adapter")
     adapter_learning_rate: float = Field(1e-3, description="AdamW's highest learning rate for the adapter")

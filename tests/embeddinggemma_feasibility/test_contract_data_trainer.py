@@ -122,19 +122,20 @@ def test_progress_is_reported_from_the_first_step_to_the_last(
     assert shares[-1] == 1
 
 
-def test_consolidation_trains_the_adapter_once_and_again_when_the_documents_have_doubled(
+def test_consolidation_trains_the_adapter_once_and_again_when_the_spans_have_doubled(
     contracts: list[AnnotationData], tiny_encoder: Encoder
 ) -> None:
     frozen = {name: value.clone() for name, value in tiny_encoder.model.state_dict().items()}
-    config = TrainingConfig(first_adaptation=3)
+    few, every = (sum(len(data.spans) for data in some) for some in (contracts[:3], contracts))
+    config = TrainingConfig(first_adaptation=few)
     without = consolidate_model(contracts[:2], encoder=tiny_encoder, config=config).model
     first = consolidate_model(contracts[:3], without, tiny_encoder, config).model
     kept = consolidate_model(contracts[:5], first, tiny_encoder, config).model
-    again = consolidate_model(contracts[:6], kept, tiny_encoder, config).model
-    assert [model.full.adapted_documents for model in (without, first, kept, again)] == [0, 3, 3, 6]
+    again = consolidate_model(contracts, kept, tiny_encoder, config).model
+    assert [model.full.adapted_spans for model in (without, first, kept, again)] == [0, few, few, every]
     assert kept.served.adapted is first.full.adapted
     assert first.served.encoding_sha256() == kept.served.encoding_sha256() != again.full.encoding_sha256()
-    assert score(again.served, contracts[:6]).value.f1 > 0.8
+    assert score(again.served, contracts).value.f1 > 0.8
     assert all(torch.equal(frozen[name], value) for name, value in tiny_encoder.model.state_dict().items())
 
 

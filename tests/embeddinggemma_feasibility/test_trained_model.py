@@ -98,7 +98,7 @@ def save_as_earlier_release(tagger: Tagger, folder: Path) -> None:
         tensors[name] = torch.cat([outside, of_tags + outside], -1).flatten(-2).contiguous()
     save_file(tensors, folder / "tagger.safetensors")
     description = json.loads((folder / "tagger.json").read_text())
-    del description["calibration"], description["adapted_documents"], description["config"]["lora_share"]
+    del description["calibration"], description["adapted_spans"], description["config"]["lora_share"]
     description |= {"common_types": [], "documents_learned": 8}
     description["config"] |= {"outside_penalty": 0.5, "least_confidence": 0.3, "adapter_steps": 64}
     (folder / "tagger.json").write_text(json.dumps(description))
