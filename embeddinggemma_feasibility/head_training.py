@@ -65,6 +65,7 @@ class _Problem:
         self._transposed = self._counts.T.tocsr()
         new, replayed = torch.ones(len(samples.new)), torch.full((len(samples.replayed),), samples.replayed_weight)
         self._sample_weights = torch.cat([new, replayed])
+        self._l2 = max(tagger.config.l2, tagger.config.l2_of_sample * float(self._sample_weights.sum()))
 
     def minimise(self, iterations: int, on_progress: Callable[[float], None]) -> list[float]:
         """Change the tagger's weights; return the mean loss at each evaluation."""
@@ -98,7 +99,7 @@ class _Problem:
         parameters = {"head": weights.head, "transitions": weights.transitions, "bias": weights.bias}
         data_loss = self._batch.loss(self._tagger, parameters, lexical, sample_weights)
         penalised = weights.lexical, weights.head, weights.transitions
-        penalty = self._tagger.config.l2 / 2 * sum(weight.square().sum() for weight in penalised)
+        penalty = self._l2 / 2 * sum(weight.square().sum() for weight in penalised)
         return data_loss + penalty, data_loss
 
     def _differentiate_replayed(self, start: _Weights) -> _Weights:
@@ -122,14 +123,13 @@ class _Problem:
 
     def _scale_weights(self) -> _Weights:
         """Return the unit of each weight: the inverse square root of its curvature, so that all move alike."""
-        config = self._tagger.config
         of_words = self._sample_weights.repeat_interleave(self._batch.lengths)
         words, by_row = float(of_words.sum()), torch.from_numpy(self._transposed @ of_words.numpy())
         return _Weights(
-            lexical=(_CURVATURE * by_row + config.l2).rsqrt()[:, None],
-            head=torch.tensor(_CURVATURE * words * config.encoder_scale**2 + config.l2).rsqrt(),
-            transitions=torch.tensor(_CURVATURE * words + config.l2).rsqrt(),
-            bias=torch.tensor(_CURVATURE * words + config.l2).rsqrt(),
+            lexical=(_CURVATURE * by_row + self._l2).rsqrt()[:, None],
+            head=torch.tensor(_CURVATURE * words * self._tagger.config.encoder_scale**2 + self._l2).rsqrt(),
+            transitions=torch.tensor(_CURVATURE * words + self._l2).rsqrt(),
+            bias=torch.tensor(_CURVATURE * words + self._l2).rsqrt(),
         )
 
     def _read_weights(self) -> _Weights:
