@@ -1,7 +1,7 @@
 """Feed contracts back one by one and score unseen ones; train other systems on the same contracts.
 
 python -m benchmarks.stream [--data FILE.jsonl.xz … --language en] [--points 5 10 20 50 100 200] [--unseen 30]
-  [--kept 94] [--peers CRF]
+  [--kept 94] [--pause 12] [--peers CRF]
 """
 
 import argparse
@@ -44,6 +44,9 @@ def main() -> None:
     parser.add_argument(
         "--kept", type=int, default=0, help="number of contracts to score once, at the end: the last ones"
     )
+    parser.add_argument(
+        "--pause", type=float, default=0, help="seconds before each contract, in which a consolidation can run"
+    )
     parser.add_argument("--characters", type=int, default=80_000, help="longer contracts are skipped")
     parser.add_argument("--peers", nargs="*", default=list(_PEERS), choices=_PEERS)
     arguments = parser.parse_args()
@@ -61,7 +64,7 @@ def main() -> None:
     results = {"unseen": len(unseen), "characters_at_most": arguments.characters}
     first = arguments.data[0]
     name = f"stream_{(first if first.is_dir() else first.parent).name}"
-    rows = _run_ours(stream, unseen, contracts[last:], arguments.points)
+    rows = _run_ours(stream, unseen, contracts[last:], arguments.points, arguments.pause)
     path = write_results(name, {**results, "rows": rows})
     for peer, point in itertools.product(arguments.peers, arguments.points):
         rows.append(_run_peer(_PEERS[peer](arguments.language), stream[:point], unseen))
@@ -73,7 +76,11 @@ def main() -> None:
 
 
 def _run_ours(
-    stream: Sequence[Contract], unseen: Sequence[Contract], kept: Sequence[Contract], points: Sequence[int]
+    stream: Sequence[Contract],
+    unseen: Sequence[Contract],
+    kept: Sequence[Contract],
+    points: Sequence[int],
+    pause: float,
 ) -> list[Row]:
     """Feed the stream to a real installation over HTTP; score the unseen contracts at each point, the kept at the end.
 
@@ -91,6 +98,7 @@ def _run_ours(
         seconds: list[float] = []
         decisions: list[str] = []
         for number, contract in enumerate(stream, 1):
+            time.sleep(pause)
             document = documents[contract.data.document_id] = _upload(client, contract)
             before.append(_score([contract], extract).value.f1)
             started = time.monotonic()
