@@ -59,6 +59,8 @@ def main() -> None:
         }.values()
     )
     last = len(contracts) - arguments.kept
+    if last < arguments.unseen:
+        parser.error(f"There are only {len(contracts)} contracts to score")
     unseen, stream = contracts[: arguments.unseen], contracts[arguments.unseen : last][: max(arguments.points)]
 
     results = {"unseen": len(unseen), "characters_at_most": arguments.characters}
@@ -84,7 +86,7 @@ def _run_ours(
 ) -> list[Row]:
     """Feed the stream to a real installation over HTTP; score the unseen contracts at each point, the kept at the end.
 
-    `version` exceeds the number of feedbacks by that of the consolidations that were handed over.
+    `version` is the served one: each feedback adds one, refused or not, and so does each consolidation.
     """
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
@@ -142,7 +144,7 @@ def _describe_jobs(decisions: Sequence[str], seconds: Sequence[float]) -> Row:
 
 
 def _describe_reliability(contracts: Sequence[Contract], extract: Callable[[AnnotationData], list[Entity]]) -> Row:
-    """Return how far the confidences of the values extracted from unseen contracts are from the truth."""
+    """Return how far the confidences of the values extracted from unseen contracts are from the truth, in bins."""
     estimated = {}
     for contract in contracts:
         gold = gold_values(contract.data)

@@ -33,7 +33,7 @@ def train_adapter(
     along with the adapter. Of the encoder's windows, those with an entity are read, and one without for each.
     """
     config = tagger.config
-    samples = choose_samples(tagger, documents, (), 0, None, cache, rng)
+    samples = choose_samples(tagger, documents, (), 0, None, cache, rng, lambda: on_progress(0))
     tagger.standardise([sample.representation for sample in samples.new])
     train_head(tagger, samples.without_features(), _FIRST_HEAD_ITERATIONS)
     windows = [window for data in documents for window in _choose_windows(tagger, data, rng)]

@@ -26,12 +26,13 @@ class CollapsedModelError(FineTuningError):
 
 @dataclass(frozen=True)
 class FineTuningResult:
-    """A challenger and how it was trained.
+    """A challenger, the annotations it learned, without the replayed ones, and how it was trained.
 
     `losses` holds the mean loss of a sample, in nats, at each step of the tagger that learns from all documents.
     """
 
     model: TrainedModel
+    learned: tuple[AnnotationData, ...]
     losses: tuple[float, ...]
     sample_count: int
     seconds: float
@@ -75,7 +76,8 @@ def fine_tune_model(
     document_count = len(annotations) + max(earlier_count, len(replay))
     model = TrainedModel.combine(full, blind, document_count, measurements, [*annotations, *measured], cache)
     _check_predictions(model.served, documents, cache)
-    return FineTuningResult(model, losses, len(samples.new) + len(samples.replayed), time.monotonic() - started)
+    count = len(samples.new) + len(samples.replayed)
+    return FineTuningResult(model, tuple(annotations), losses, count, time.monotonic() - started)
 
 
 def consolidate_model(
@@ -97,20 +99,20 @@ def consolidate_model(
     started = time.monotonic()
     start = _start_full(documents, None, encoder, config)
     rng = random.Random(start.config.seed)  # noqa: S311  (the order of samples is no secret)
-    chosen = choose_documents(documents, start.config.consolidation_documents, rng)
+    chosen = choose_documents(documents, start.config.consolidation_documents)
     span_count = sum(len(data.spans) for data in documents)
     full = _adapt(start, champion, span_count, chosen, cache, rng, lambda share: on_progress(share / 2))
-    samples = choose_samples(full, chosen, (), 0, None, cache, rng)
+    samples = choose_samples(full, chosen, (), 0, None, cache, rng, lambda: on_progress(0.5))
     if not samples.new:
         raise FineTuningError("These documents have no words to learn from")
-    full.standardise([sample.representation for sample in samples.new])
     samples = samples.limit(full.config.consolidation_samples, len(documents) / len(chosen), rng)
+    full.standardise([sample.representation for sample in samples.replayed])
     iterations = full.config.consolidation_iterations
     losses, blind = _train_heads(full, None, samples, iterations, lambda share: on_progress(0.5 + share / 2))
     measured = documents[-MAX_MEASUREMENTS:]
-    model = TrainedModel.combine(full, blind, len(documents), {}, measured, cache)
+    model = TrainedModel.combine(full, blind, len(documents), {}, measured, cache, lambda: on_progress(1))
     _check_predictions(model.served, documents, cache)
-    return FineTuningResult(model, losses, len(samples.replayed), time.monotonic() - started)
+    return FineTuningResult(model, tuple(chosen), losses, len(samples.replayed), time.monotonic() - started)
 
 
 def _adapt(

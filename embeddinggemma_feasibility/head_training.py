@@ -65,7 +65,7 @@ class _Problem:
         self._transposed = self._counts.T.tocsr()
         new, replayed = torch.ones(len(samples.new)), torch.full((len(samples.replayed),), samples.replayed_weight)
         self._sample_weights = torch.cat([new, replayed])
-        self._l2 = max(tagger.config.l2, tagger.config.l2_of_sample * float(self._sample_weights.sum()))
+        self._l2 = self._weigh_penalty()
 
     def minimise(self, iterations: int, on_progress: Callable[[float], None]) -> list[float]:
         """Change the tagger's weights; return the mean loss at each evaluation."""
@@ -98,9 +98,10 @@ class _Problem:
         lexical = _SparseProduct.apply(weights.lexical, self._counts, self._transposed)  # type: ignore[no-untyped-call]
         parameters = {"head": weights.head, "transitions": weights.transitions, "bias": weights.bias}
         data_loss = self._batch.loss(self._tagger, parameters, lexical, sample_weights)
-        penalised = weights.lexical, weights.head, weights.transitions
-        penalty = self._l2 / 2 * sum(weight.square().sum() for weight in penalised)
-        return data_loss + penalty, data_loss
+        of_tag = self._l2.repeat_interleave(SCORED_TAGS)
+        penalty = (of_tag * weights.lexical.square()).sum() + (of_tag * weights.head.square()).sum()
+        penalty = penalty + (self._l2 * weights.transitions.square().sum((1, 2))).sum()
+        return data_loss + penalty / 2, data_loss
 
     def _differentiate_replayed(self, start: _Weights) -> _Weights:
         """Return the gradient of the replayed samples' regularised loss at the tagger's weights.
@@ -121,15 +122,26 @@ class _Problem:
             bias=slopes.bias * old_tags,
         )
 
+    def _weigh_penalty(self) -> Tensor:
+        """Return each type's L2 penalty: it grows with the samples of documents that were reviewed for the type.
+
+        :returns: Penalties.
+            Shape: (types,)
+        """
+        config = self._tagger.config
+        of_reviewed = config.l2_of_sample * (self._sample_weights @ self._batch.reviewed)
+        return of_reviewed.clamp(min=config.l2)
+
     def _scale_weights(self) -> _Weights:
         """Return the unit of each weight: the inverse square root of its curvature, so that all move alike."""
         of_words = self._sample_weights.repeat_interleave(self._batch.lengths)
         words, by_row = float(of_words.sum()), torch.from_numpy(self._transposed @ of_words.numpy())
+        l2 = self._l2.repeat_interleave(SCORED_TAGS)
         return _Weights(
-            lexical=(_CURVATURE * by_row + self._l2).rsqrt()[:, None],
-            head=torch.tensor(_CURVATURE * words * self._tagger.config.encoder_scale**2 + self._l2).rsqrt(),
-            transitions=torch.tensor(_CURVATURE * words + self._l2).rsqrt(),
-            bias=torch.tensor(_CURVATURE * words + self._l2).rsqrt(),
+            lexical=(_CURVATURE * by_row[:, None] + l2).rsqrt(),
+            head=(_CURVATURE * words * self._tagger.config.encoder_scale**2 + l2).rsqrt(),
+            transitions=(_CURVATURE * words + self._l2).rsqrt()[:, None, None],
+            bias=(_CURVATURE * words + l2).rsqrt(),
         )
 
     def _read_weights(self) -> _Weights:

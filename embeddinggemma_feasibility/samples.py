@@ -1,9 +1,11 @@
 """The samples of a fine-tuning: stretches of words, chosen from annotated documents."""
 
+import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,8 +17,10 @@ from embeddinggemma_feasibility.representations import Representation
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.windows import tag_words
 
-_ENOUGH_OF_A_TYPE = 20  # documents
+_ENOUGH_OF_A_TYPE = 20
 _LEAST_EMPTY = 50  # samples without an entity of the types, where there are several groups of types
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +54,15 @@ class TrainingSamples:
         return replace(self, new=new, replayed=replayed)
 
     def limit(self, count: int, document_weight: float, rng: random.Random) -> "TrainingSamples":
-        """Return at most so many of the new samples, to start from nothing with.
+        """Return at most so many of the new samples, those of rare types first, to start from nothing with.
 
         Each of their documents stands for `document_weight` documents.
         """
-        chosen = rng.sample(self.new, min(count, len(self.new)))
-        return TrainingSamples([], chosen, document_weight * len(self.new) / len(chosen))
+        shuffled = rng.sample(self.new, len(self.new))
+        chosen = _take_rare_first(
+            shuffled, [sample.tags.any(0).nonzero().flatten().tolist() for sample in shuffled], count
+        )
+        return TrainingSamples([], chosen, document_weight * len(self.new) / max(1, len(chosen)))
 
     def without_features(self) -> "TrainingSamples":
         """Return the samples without their lexical features, so that the lexical table learns nothing."""
@@ -76,18 +83,31 @@ class TrainingSamples:
         return replace(self, new=narrow(self.new), replayed=narrow(self.replayed))
 
 
-def choose_documents(documents: Sequence[AnnotationData], count: int, rng: random.Random) -> list[AnnotationData]:
-    """Return at most so many documents: for each type some with it, if there are any, and a random choice of the rest.
+def choose_documents(documents: Sequence[AnnotationData], count: int) -> list[AnnotationData]:
+    """Return at most so many documents, in their order: up to 20 with each type, then a random choice of the others.
 
-    The documents keep their order.
+    So rare types are over-represented. The order is that of the ids' hashes, so that the choice changes little as more
+    documents come.
     """
-    with_type, needed, others = Counter[str](), list[int](), list[int]()
-    for index in rng.sample(range(len(documents)), len(documents)):
-        types = {span.type for span in documents[index].spans}
-        is_needed = any(with_type[name] < _ENOUGH_OF_A_TYPE for name in types)
-        with_type.update(types if is_needed else ())
-        (needed if is_needed else others).append(index)
-    return [documents[index] for index in sorted([*needed, *others][:count])]
+    by_hash = sorted(documents, key=lambda data: hashlib.sha256(data.document_id.encode()).digest())
+    chosen = _take_rare_first(by_hash, [{span.type for span in data.spans} for data in by_hash], count)
+    taken = {data.document_id for data in chosen}
+    return [data for data in documents if data.document_id in taken]
+
+
+def _take_rare_first(items: Sequence[_Item], types: Sequence[Iterable[Hashable]], count: int) -> list[_Item]:
+    """Return at most so many items: the first one with each type, then the second one, up to the twentieth.
+
+    The others follow in their order. `types` holds the types of each item.
+    """
+    with_type = Counter[Hashable]()
+    ranks = []
+    for of_item in types:
+        names = set(of_item)
+        ranks.append(min((with_type[name] for name in names), default=_ENOUGH_OF_A_TYPE))
+        with_type.update(names)
+    order = sorted(range(len(items)), key=lambda index: min(ranks[index], _ENOUGH_OF_A_TYPE))
+    return [items[index] for index in order[:count]]
 
 
 def choose_samples(
@@ -98,6 +118,7 @@ def choose_samples(
     champion: Tagger | None,
     cache: DiskCache | None,
     rng: random.Random,
+    before_document: Callable[[], None] = lambda: None,
 ) -> TrainingSamples:
     """Return the samples of the new documents, and at most `replay_samples` of the replayed documents.
 
@@ -106,7 +127,11 @@ def choose_samples(
     """
 
     def cut(documents: Sequence[AnnotationData], champion: Tagger | None) -> list[Sample]:
-        return [sample for data in documents for sample in _cut(tagger, data, champion, cache, rng)]
+        samples = list[Sample]()
+        for data in documents:
+            before_document()
+            samples += _cut(tagger, data, champion, cache, rng)
+        return samples
 
     new, earlier = cut(annotations, champion), cut(replay, None)
     chosen = rng.sample(earlier, min(len(earlier), tagger.config.replay_samples))

@@ -1,6 +1,6 @@
 """A trained model: the tagger that is served, and the three of which it is the mean."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,17 +47,22 @@ class TrainedModel:
         earlier: dict[str, Measurement],
         measured: Sequence[AnnotationData],
         cache: DiskCache | None,
+        before_document: Callable[[], None] = lambda: None,
     ) -> "TrainedModel":
         """Return a model of taggers that learned from `document_count` documents, calibrated on unseen ones.
 
-        These are the `measured` documents, and the `earlier` measurements of others.
+        These are the `measured` documents, and the `earlier` measurements of others. `before_document` is called before
+        each of them is read.
         """
         served = full.copy_with_types(full.types)
         if others := [tagger for tagger in blind if tagger]:
             served.mix_in(others, 0.5 * document_count / (document_count + _FEW_DOCUMENTS))
         model = cls(full, blind, served, {})
-        unseen = [data for data in measured if blind[half_of(data.text)]]
-        now = {data.document_id: measure(data, model.rank_unseen(data, cache)) for data in unseen}
+        now = dict[str, Measurement]()
+        for data in measured:
+            if blind[half_of(data.text)]:
+                before_document()
+                now[data.document_id] = measure(data, model.rank_unseen(data, cache))
         kept = {document_id: found for document_id, found in earlier.items() if document_id not in now}
         model.measurements.update(list((kept | now).items())[-MAX_MEASUREMENTS:])
         served.calibration = calibrate(model.measurements.values())

@@ -25,10 +25,10 @@ class TrainingConfig(BaseModel):
         "the smaller it is, the more strongly the L2 penalty shrinks their weights",
     )
     sample_words: int = Field(100, description="Words in one sample of the head's training")
-    l2: float = Field(
-        1.0, description="At least half of it times the squared weights is added to the summed loss, in nats"
+    l2: float = Field(1.0, description="Least L2 penalty: half of it times the squared weights is added to the loss")
+    l2_of_sample: float = Field(
+        0.002, description="L2 penalty for each sample, by weight; it replaces `l2` where their sum is greater"
     )
-    l2_of_sample: float = Field(0.002, description="The same for each sample, so that it counts with many samples, too")
     first_iterations: int = Field(60, description="L-BFGS iterations of a head that starts from nothing")
     later_iterations: int = Field(10, description="L-BFGS iterations of a head that starts from a champion's")
     consolidation_iterations: int = Field(150, description="L-BFGS iterations of a head in a consolidation")

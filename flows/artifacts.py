@@ -74,16 +74,16 @@ def publish_contradictions(contradictions: Sequence[Contradiction]) -> None:
         {
             "document": each.document_id,
             "characters": f"{each.start}-{each.end}",
-            "type": each.type,
+            "found as": each.type,
+            "confidence": f"{each.confidence:.0%}",
             "marked as": ", ".join(each.marked_as) or "nothing",
-            "probably wrong": f"{each.confidence:.0%}",
         }
         for each in contradictions[:_CONTRADICTIONS_SHOWN]
     ]
     many = len({each.document_id for each in contradictions})
     description = (
-        f"{len(contradictions)} annotations in {many} document{'s' * (many != 1)} contradict all other documents. "
-        "Open each document: if the annotation is wrong, correct it and send feedback."
+        f"{len(contradictions)} annotations in {many} document{'s' * (many != 1)} contradict what was learned from "
+        f"others, the first {len(rows)} of them below. Check each: if it is wrong, correct it and send feedback."
     )
     create_table_artifact(rows, "contradictions", description)
 

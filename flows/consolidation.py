@@ -13,7 +13,7 @@ from embeddinggemma_feasibility.device import choose_device
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.trained_model import TrainedModel
 from feedback.consolidation import Candidate, FeedbackFirst, add_consolidation
-from feedback.contradictions import find_contradictions
+from feedback.contradictions import Contradiction, find_contradictions
 from flows.artifacts import Progress, publish_consolidation, publish_contradictions
 from flows.task_types import computing_task, task_with_neighbours
 from registry.annotations import get_latest_annotations
@@ -35,12 +35,12 @@ class Learned:
 
 @flow(name="consolidate")
 def consolidate() -> State[None]:
-    """Fit a model from nothing on all learned documents, and add the job that hands it over.
+    """Fit a model from nothing on the learned documents, and add the job that hands it over.
 
     It lets feedback go first. A retry continues where the run stopped: it neither fits nor hands over twice.
     """
     flow_run_id, progress = str(runtime.flow_run.id), Progress()
-    candidate = find_candidate(flow_run_id)
+    candidate, fitted = find_candidate(flow_run_id), None
     if candidate is None:
         feedback_first = FeedbackFirst(_has_feedback)
         feedback_first.hold()
@@ -48,10 +48,11 @@ def consolidate() -> State[None]:
         if not learned.documents:
             return Completed(message="No document was learned yet: there is nothing to consolidate")
         fitted = fit(learned, load_champion(), feedback_first, progress)
-        report_contradictions(learned, fitted)
         candidate = save_candidate(flow_run_id, learned, fitted)
     job_id = hand_over(flow_run_id, candidate)
     report(candidate, job_id)
+    if fitted:
+        report_contradictions(list_contradictions(learned, fitted))
     progress.reach(100)
     return Completed(message=f"{candidate.description} Job {job_id} hands it over.")
 
@@ -83,7 +84,7 @@ def load_champion() -> TrainedModel | None:
 def fit(
     learned: Learned, champion: TrainedModel | None, feedback_first: FeedbackFirst, progress: Progress
 ) -> FineTuningResult:
-    """Fit a model from nothing on all documents, and pause while feedback waits."""
+    """Fit a model from nothing, and pause while feedback waits."""
 
     def on_progress(share: float) -> None:
         feedback_first.hold()
@@ -95,26 +96,16 @@ def fit(
     return consolidate_model(learned.documents, champion, encoder, cache=cache, on_progress=on_progress)
 
 
-@computing_task
-def report_contradictions(learned: Learned, fitted: FineTuningResult) -> None:
-    """Publish the annotations that contradict those of all other documents, for a person to check."""
-    model, cache = fitted.model, build_representation_cache(get_settings())
-    documents = [data for data in learned.documents if data.document_id in model.measurements]
-    select = model.served.calibration.select
-    unseen = {data.document_id: select(model.rank_unseen(data, cache)) for data in documents}
-    publish_contradictions(find_contradictions(documents, unseen))
-
-
 @task_with_neighbours
 def save_candidate(flow_run_id: str, learned: Learned, fitted: FineTuningResult) -> Candidate:
     """Store the fitted model in MLflow, so that no retry fits again."""
-    count, types = len(learned.documents), len(fitted.model.served.types)
+    count, all_count, types = len(fitted.learned), len(learned.documents), len(fitted.model.served.types)
+    documents = f"{count} of {all_count} documents" if count < all_count else f"{count} document{'s' * (count != 1)}"
     description = (
-        f"Consolidation: fitted from nothing on {count} document{'s' * (count != 1)} "
+        f"Consolidation: fitted from nothing on {documents} "
         f"with {types} type{'s' * (types != 1)} in {fitted.seconds:.0f} s."
     )
-    registry = ModelRegistry(get_settings())
-    run_id = registry.save_candidate(flow_run_id, fitted, learned.documents, learned.snapshot, description)
+    run_id = ModelRegistry(get_settings()).save_candidate(flow_run_id, fitted, learned.snapshot, description)
     return Candidate(run_id, learned.snapshot, description)
 
 
@@ -129,6 +120,22 @@ def hand_over(flow_run_id: str, candidate: Candidate) -> str:
 def report(candidate: Candidate, job_id: str) -> None:
     """Publish the report."""
     publish_consolidation(candidate, job_id)
+
+
+@computing_task
+def list_contradictions(learned: Learned, fitted: FineTuningResult) -> list[Contradiction]:
+    """Find the annotations that contradict what was learned from other documents."""
+    model, cache = fitted.model, build_representation_cache(get_settings())
+    documents = [data for data in learned.documents if data.document_id in model.measurements]
+    select = model.served.calibration.select
+    unseen = {data.document_id: select(model.rank_unseen(data, cache)) for data in documents}
+    return find_contradictions(documents, unseen)
+
+
+@task_with_neighbours
+def report_contradictions(contradictions: list[Contradiction]) -> None:
+    """Publish the contradictions, for a person to check."""
+    publish_contradictions(contradictions)
 
 
 def _has_feedback() -> bool:

@@ -135,7 +135,7 @@ def save_challenger(flow_run_id: str, training_set: TrainingSet, start: Model | 
     """Store the fine-tuned model in MLflow, so that no retry trains again."""
     parent = start.version if start else None
     registry = ModelRegistry(get_settings())
-    run_id = registry.save_challenger(flow_run_id, tuned, training_set.training, training_set.replay, parent)
+    run_id = registry.save_challenger(flow_run_id, tuned, training_set.replay, parent)
     return Model(tuned.model, mlflow_run_id=run_id)
 
 

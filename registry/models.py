@@ -137,7 +137,6 @@ class ModelRegistry:
         self,
         flow_run_id: str,
         fine_tuning: FineTuningResult,
-        training: Sequence[AnnotationData],
         replay: Sequence[AnnotationData],
         parent_version: str | None,
     ) -> str:
@@ -146,8 +145,8 @@ class ModelRegistry:
         started = int((time.time() - fine_tuning.seconds) * 1000)
         run = self._client.create_run(self._experiment_id, started, tags, f"challenger {flow_run_id[:8]}")
         run_id = str(run.info.run_id)
-        log_fine_tuning(self._client, run_id, fine_tuning, len(training), len(replay))
-        lineage = Lineage(training=_list_spans(training), replay=_list_spans(replay))
+        log_fine_tuning(self._client, run_id, fine_tuning, len(replay))
+        lineage = Lineage(training=_list_spans(fine_tuning.learned), replay=_list_spans(replay))
         self._client.log_dict(run_id, lineage.model_dump(), "lineage.json")
         with tempfile.TemporaryDirectory() as folder:
             fine_tuning.model.save(Path(folder) / _SERVED, Path(folder) / _TRAINING)
@@ -166,16 +165,9 @@ class ModelRegistry:
         return None
 
     @_needs_mlflow()
-    def save_candidate(
-        self,
-        flow_run_id: str,
-        fitted: FineTuningResult,
-        training: Sequence[AnnotationData],
-        snapshot: int,
-        description: str,
-    ) -> str:
+    def save_candidate(self, flow_run_id: str, fitted: FineTuningResult, snapshot: int, description: str) -> str:
         """Store a consolidated model, with the snapshot of its documents, in an MLflow run; return the run's id."""
-        run_id = self.save_challenger(flow_run_id, fitted, training, [], None)
+        run_id = self.save_challenger(flow_run_id, fitted, [], None)
         self._client.set_tag(run_id, "mlflow.runName", f"consolidation {flow_run_id[:8]}")
         self._client.set_tag(run_id, "mlflow.note.content", description)
         self._client.set_tag(run_id, _SNAPSHOT, str(snapshot))

@@ -16,9 +16,7 @@ from registry.outcome import ModelScores, Outcome
 _NOT_IN_A_NAME = re.compile(r"[^\w.\- :/]")
 
 
-def log_fine_tuning(
-    client: MlflowClient, run_id: str, fine_tuning: FineTuningResult, training: int, replay: int
-) -> None:
+def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuningResult, replay: int) -> None:
     """Log the parameters, the numbers of training and replay documents, and the loss of each step."""
     tagger, now = fine_tuning.model.served, _now()
     params = {
@@ -26,7 +24,7 @@ def log_fine_tuning(
         "encoder": tagger.encoder.name,
         "encoder_sha256": tagger.encoder.sha256,
         "entity_types": ", ".join(tagger.types)[:500],
-        "training_documents": training,
+        "training_documents": len(fine_tuning.learned),
         "replayed_documents": replay,
         "samples": fine_tuning.sample_count,
     }

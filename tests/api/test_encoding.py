@@ -48,7 +48,7 @@ def wait_for_encoded(settings: Settings) -> list[tuple[str, int]]:
 
 def promote_model(settings: Settings, encoder: Encoder, contracts: list[AnnotationData], config: TrainingConfig) -> str:
     registry, tuned = ModelRegistry(settings), fine_tune_model(contracts[:3], encoder=encoder, config=config)
-    run_id = registry.save_challenger("run", tuned, contracts[:3], [], None)
+    run_id = registry.save_challenger("run", tuned, [], None)
     scores = ModelScores(score=1.0, held_out=evaluate([], {}))
     version = registry.register(
         run_id, Outcome(decision=Decision.PROMOTED, reason="r", flow_run_id="run", challenger=scores)

@@ -21,13 +21,11 @@ def test_value_found_with_certainty_and_not_marked_is_a_contradiction_with_what_
     assert find_contradictions([data], unseen) == [Contradiction("a", *PARTY, "party", ("city",), 0.95)]
 
 
-def test_marked_value_of_a_type_that_is_always_found_elsewhere_is_a_contradiction() -> None:
-    good = [review(f"good {number}", (DATE, "date")) for number in range(20)]
-    unseen = {data.document_id: [found(DATE, "date", 1)] for data in good}
-    bad = review("bad", (PARTY, "date"))
-    assert find_contradictions([*good[:8], bad], unseen | {"bad": []}) == []
-    contradictions = find_contradictions([*good, bad], unseen | {"bad": []})
-    assert contradictions == [Contradiction("bad", *PARTY, "date", ("date",), 0.913)]
+def test_value_that_is_marked_elsewhere_or_listed_already_is_no_contradiction() -> None:
+    text = "Acme Ltd and ACME LTD."
+    data = AnnotationData("a", text, (Span(0, 8, "party"),))
+    mentions = [Entity(name, text[13:21], 13, 21, 0.95) for name in ("party", "city", "city")]
+    assert find_contradictions([data], {"a": mentions}) == [Contradiction("a", 13, 21, "city", (), 0.95)]
 
 
 def test_type_that_the_reviewer_did_not_know_is_no_contradiction() -> None:

@@ -129,12 +129,12 @@ def test_swapped_labels_of_one_document_are_published_as_contradictions(session:
     documents = [AnnotationData(str(number), each.text, each.spans) for number, each in enumerate(generated)]
     documents[5] = replace(documents[5], spans=swap_labels(documents[5].spans))
     fitted = consolidation.fit.fn(Learned(24, documents), None, FeedbackFirst(lambda: False), Progress())
-    consolidation.report_contradictions.fn(Learned(24, documents), fitted)
+    consolidation.report_contradictions.fn(consolidation.list_contradictions.fn(Learned(24, documents), fitted))
     artifact = cast("Artifact", Artifact.get("contradictions"))
     rows = json.loads(str(artifact.data))
     assert {row["document"] for row in rows} == {"5"}
-    assert all(row["type"] != row["marked as"] != "nothing" for row in rows), rows
-    assert f"{len(rows)} annotations in 1 document contradict all other documents" in str(artifact.description)
+    assert all(row["found as"] != row["marked as"] != "nothing" for row in rows), rows
+    assert f"{len(rows)} annotations in 1 document contradict what was learned from others" in str(artifact.description)
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def registry(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def register(
     registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], flow_run_id: str
 ) -> str:
-    run_id = registry.save_challenger(flow_run_id, tuned, contracts[:1], contracts[1:3], None)
+    run_id = registry.save_challenger(flow_run_id, tuned, contracts[1:3], None)
     predictions = {data.document_id: tuned.model.served.extract(data.text) for data in contracts}
     scores = ModelScores(score=1.0, corrections_reproduced=0.75, unseen=evaluate(contracts, predictions))
     outcome = Outcome(decision=Decision.PROMOTED, reason="It is better.", flow_run_id=flow_run_id, challenger=scores)
@@ -129,17 +129,18 @@ def test_version_shows_scores_and_lineage_by_offsets_without_text(
     assert found.scores.unseen.document_count == len(contracts)
     assert found.reason == "It is better."
     assert not found.is_champion
-    first = contracts[0]
     assert lineage.training == {
-        first.document_id: [{"type": span.type, "start": span.start, "end": span.end} for span in first.spans]
+        data.document_id: [{"type": span.type, "start": span.start, "end": span.end} for span in data.spans]
+        for data in contracts
     }
+    first = contracts[0]
     assert first.text[first.spans[1].start : first.spans[1].end] not in json.dumps(lineage.model_dump())
 
 
 def test_registering_twice_makes_one_version(
     registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
-    run_id = registry.save_challenger("run-1", tuned, contracts, [], None)
+    run_id = registry.save_challenger("run-1", tuned, [], None)
     scores = ModelScores(score=1.0, unseen=evaluate([], {}))
     outcome = Outcome(decision=Decision.PROMOTED, reason="r", flow_run_id="run-1", challenger=scores)
     assert registry.register(run_id, outcome) == registry.register(run_id, outcome) == "1"
@@ -160,7 +161,7 @@ def test_promote_moves_the_champion_there_and_back(
 def test_challenger_is_found_by_its_flow_run_once_trained(
     registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
-    run_id = registry.save_challenger("run-1", tuned, contracts, [], None)
+    run_id = registry.save_challenger("run-1", tuned, [], None)
     found = registry.find_challenger("run-1")
     assert found
     assert found[0] == run_id
