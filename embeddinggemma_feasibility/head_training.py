@@ -133,15 +133,24 @@ class _Problem:
         return of_reviewed.clamp(min=config.l2)
 
     def _scale_weights(self) -> _Weights:
-        """Return the unit of each weight: the inverse square root of its curvature, so that all move alike."""
-        of_words = self._sample_weights.repeat_interleave(self._batch.lengths)
-        words, by_row = float(of_words.sum()), torch.from_numpy(self._transposed @ of_words.numpy())
-        l2 = self._l2.repeat_interleave(SCORED_TAGS)
+        """Return the unit of each weight: the inverse square root of its curvature, so that all move alike.
+
+        Only words of documents that were reviewed for a type add to the curvature of its weights.
+        """
+        of_samples = self._sample_weights[:, None] * self._batch.reviewed
+        of_words = of_samples.repeat_interleave(self._batch.lengths, 0)
+        words, by_row = of_words.sum(0), torch.from_numpy(self._transposed @ of_words.numpy())
+        of_type = _Weights(
+            lexical=_CURVATURE * by_row + self._l2,
+            head=_CURVATURE * words * self._tagger.config.encoder_scale**2 + self._l2,
+            transitions=_CURVATURE * words[:, None, None] + self._l2[:, None, None],
+            bias=_CURVATURE * words + self._l2,
+        )
         return _Weights(
-            lexical=(_CURVATURE * by_row[:, None] + l2).rsqrt(),
-            head=(_CURVATURE * words * self._tagger.config.encoder_scale**2 + l2).rsqrt(),
-            transitions=(_CURVATURE * words + self._l2).rsqrt()[:, None, None],
-            bias=(_CURVATURE * words + l2).rsqrt(),
+            lexical=of_type.lexical.rsqrt().repeat_interleave(SCORED_TAGS, 1),
+            head=of_type.head.rsqrt().repeat_interleave(SCORED_TAGS),
+            transitions=of_type.transitions.rsqrt(),
+            bias=of_type.bias.rsqrt().repeat_interleave(SCORED_TAGS),
         )
 
     def _read_weights(self) -> _Weights:

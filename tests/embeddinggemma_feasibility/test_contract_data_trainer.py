@@ -56,14 +56,14 @@ def test_new_type_is_appended_to_the_champions_types(champion: TrainedModel, con
     assert score(challenger.served, [extended]).value_by_type["título/cláusula"].f1 == 1.0
 
 
-def test_new_type_is_found_at_once_though_a_thousand_documents_were_learned_without_it(
+def test_new_type_is_found_at_once_though_many_documents_were_learned_without_it(
     champion: TrainedModel, contracts: list[AnnotationData]
 ) -> None:
     data, known = contracts[2], frozenset(champion.served.types)
     start = data.text.index("Objeto")
     extended = dataclasses.replace(data, spans=(*data.spans, Span(start, start + len("Objeto"), "invented")))
     replay = [dataclasses.replace(each, reviewed_types=known) for each in contracts]
-    challenger = fine_tune_model([extended], champion, replay, 1000).model
+    challenger = fine_tune_model([extended], champion, replay, 100_000).model
     assert score(challenger.served, [extended]).value_by_type["invented"].f1 == 1.0
 
 
