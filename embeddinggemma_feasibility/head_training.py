@@ -65,7 +65,8 @@ class _Problem:
         self._transposed = self._counts.T.tocsr()
         new, replayed = torch.ones(len(samples.new)), torch.full((len(samples.replayed),), samples.replayed_weight)
         self._sample_weights = torch.cat([new, replayed])
-        self._l2 = self._weigh_penalty()
+        self._type_weights = self._sample_weights[:, None] * self._batch.reviewed  # (samples, types)
+        self._l2 = (tagger.config.l2_of_sample * self._type_weights.sum(0)).clamp(min=tagger.config.l2)  # (types,)
 
     def minimise(self, iterations: int, on_progress: Callable[[float], None]) -> list[float]:
         """Change the tagger's weights; return the mean loss at each evaluation."""
@@ -122,23 +123,12 @@ class _Problem:
             bias=slopes.bias * old_tags,
         )
 
-    def _weigh_penalty(self) -> Tensor:
-        """Return each type's L2 penalty: it grows with the samples of documents that were reviewed for the type.
-
-        :returns: Penalties.
-            Shape: (types,)
-        """
-        config = self._tagger.config
-        of_reviewed = config.l2_of_sample * (self._sample_weights @ self._batch.reviewed)
-        return of_reviewed.clamp(min=config.l2)
-
     def _scale_weights(self) -> _Weights:
         """Return the unit of each weight: the inverse square root of its curvature, so that all move alike.
 
         Only words of documents that were reviewed for a type add to the curvature of its weights.
         """
-        of_samples = self._sample_weights[:, None] * self._batch.reviewed
-        of_words = of_samples.repeat_interleave(self._batch.lengths, 0)
+        of_words = self._type_weights.repeat_interleave(self._batch.lengths, 0)
         words, by_row = of_words.sum(0), torch.from_numpy(self._transposed @ of_words.numpy())
         of_type = _Weights(
             lexical=_CURVATURE * by_row + self._l2,

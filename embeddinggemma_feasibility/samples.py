@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -95,17 +95,16 @@ def choose_documents(documents: Sequence[AnnotationData], count: int) -> list[An
     return [data for data in documents if data.document_id in taken]
 
 
-def _take_rare_first(items: Sequence[_Item], types: Sequence[Iterable[Hashable]], count: int) -> list[_Item]:
+def _take_rare_first(items: Sequence[_Item], types: Iterable[Collection[Hashable]], count: int) -> list[_Item]:
     """Return at most so many items: the first one with each type, then the second one, up to the twentieth.
 
-    The others follow in their order. `types` holds the types of each item.
+    The others follow in their order. `types` holds the distinct types of each item.
     """
     with_type = Counter[Hashable]()
     ranks = []
     for of_item in types:
-        names = set(of_item)
-        ranks.append(min((with_type[name] for name in names), default=_ENOUGH_OF_A_TYPE))
-        with_type.update(names)
+        ranks.append(min((with_type[name] for name in of_item), default=_ENOUGH_OF_A_TYPE))
+        with_type.update(of_item)
     order = sorted(range(len(items)), key=lambda index: min(ranks[index], _ENOUGH_OF_A_TYPE))
     return [items[index] for index in order[:count]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
-from embeddinggemma_feasibility.calibration import Measurement, calibrate, measure
+from embeddinggemma_feasibility.calibration import Calibration, Measurement, calibrate, measure
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.halves import HALVES, half_of
 from embeddinggemma_feasibility.tagger import Tagger
@@ -74,6 +74,12 @@ class TrainedModel:
         if data.document_id not in self._ranked:
             self._ranked[data.document_id] = tagger.rank(data.text, cache) if tagger else []
         return self._ranked[data.document_id]
+
+    def extract_unseen(
+        self, documents: Sequence[AnnotationData], calibration: Calibration, cache: DiskCache | None
+    ) -> dict[str, list[Entity]]:
+        """Return what the tagger that is blind to each document extracts from it, by the document's id."""
+        return {data.document_id: calibration.select(self.rank_unseen(data, cache)) for data in documents}
 
     def save(self, served: Path, training: Path) -> None:
         """Write the served tagger to one folder, and what further training needs to another."""

@@ -127,9 +127,7 @@ def list_contradictions(learned: Learned, fitted: FineTuningResult) -> list[Cont
     """Find the annotations that contradict what was learned from other documents."""
     model, cache = fitted.model, build_representation_cache(get_settings())
     documents = [data for data in learned.documents if data.document_id in model.measurements]
-    select = model.served.calibration.select
-    unseen = {data.document_id: select(model.rank_unseen(data, cache)) for data in documents}
-    return find_contradictions(documents, unseen)
+    return find_contradictions(documents, model.extract_unseen(documents, model.served.calibration, cache))
 
 
 @task_with_neighbours

@@ -203,8 +203,8 @@ def _extract_all(
     cache = build_representation_cache(get_settings())
     served = {data.document_id: model.trained.served.extract(data.text, cache) for data in training_set.training}
     on_share(0.5)
-    select = (calibration or model.trained.served.calibration).select
-    unseen = {data.document_id: select(model.trained.rank_unseen(data, cache)) for data in training_set.measured}
+    calibration = calibration or model.trained.served.calibration
+    unseen = model.trained.extract_unseen(training_set.measured, calibration, cache)
     on_share(1)
     reliability = check_calibration(list(model.trained.measurements.values()))
     return Contestant(model.version, served, unseen, reliability)
