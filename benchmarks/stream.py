@@ -111,9 +111,8 @@ def _run_ours(
             print(f"{described}: {job['message']}", flush=True)
             if number in points:
                 last = rows[-1]["contracts"] if rows else 0
-                rows.append(_row(OURS, number, _score(unseen, extract), seconds[-1]))
-                rows[-1] |= _describe_jobs(decisions[last:], seconds[last:])
-                rows[-1] |= _describe_reliability(unseen, extract)
+                rows.append({"system": OURS, "contracts": number, "seconds": round(seconds[-1], 1)})
+                rows[-1] |= _measure(unseen, extract) | _describe_jobs(decisions[last:], seconds[last:])
                 rows[-1]["value_f1_on_the_first_ten"] = round(_score(stream[: min(10, number)], extract).value.f1, 3)
                 rows[-1]["version"] = client.extract(document.id)[0]
                 _print([rows[-1]])
@@ -121,13 +120,7 @@ def _run_ours(
         rows[-1]["seconds_of_each"] = [round(second, 1) for second in seconds]
         if kept:
             documents |= {contract.data.document_id: _upload(client, contract) for contract in kept}
-            evaluation = _score(kept, extract)
-            rows[-1]["kept"] = {
-                "contracts": len(kept),
-                "value_f1": round(evaluation.value.f1, 3),
-                "span_f1": round(evaluation.span.f1, 3),
-                **_describe_reliability(kept, extract),
-            }
+            rows[-1]["kept"] = {"contracts": len(kept), **_measure(kept, extract)}
     return rows
 
 
@@ -143,16 +136,21 @@ def _describe_jobs(decisions: Sequence[str], seconds: Sequence[float]) -> Row:
     }
 
 
-def _describe_reliability(contracts: Sequence[Contract], extract: Callable[[AnnotationData], list[Entity]]) -> Row:
-    """Return how far the confidences of the values extracted from unseen contracts are from the truth, in bins."""
+def _measure(contracts: Sequence[Contract], extract: Callable[[AnnotationData], list[Entity]]) -> Row:
+    """Extract each contract once; return the scores, and how far the confidences are from the truth, in bins."""
+    found = {contract.data.document_id: extract(contract.data) for contract in contracts}
     estimated = {}
     for contract in contracts:
         gold = gold_values(contract.data)
-        for entity in extract(contract.data):
+        for entity in found[contract.data.document_id]:
             value = LabelledValue(contract.data.document_id, entity.type, normalise_value(entity.value))
             estimated[value] = entity.confidence, value in gold
     reliability = summarise(estimated.values())
-    return {"calibration_error": round(reliability.error, 3), "bins": [each.model_dump() for each in reliability.bins]}
+    return {
+        **_describe_scores(evaluate([contract.data for contract in contracts], found)),
+        "calibration_error": round(reliability.error, 3),
+        "bins": [each.model_dump() for each in reliability.bins],
+    }
 
 
 def _upload(client: ReviewerClient, contract: Contract) -> ReviewedDocument:
@@ -163,7 +161,9 @@ def _run_peer(peer: Peer, training: Sequence[Contract], unseen: Sequence[Contrac
     started = time.monotonic()
     predict = peer.train([contract.data for contract in training])
     seconds = time.monotonic() - started
-    return _row(peer.name, len(training), _score(unseen, lambda data: predict(data.text)), seconds)
+    evaluation = _score(unseen, lambda data: predict(data.text))
+    row = {"system": peer.name, "contracts": len(training), "seconds": round(seconds, 1)}
+    return row | _describe_scores(evaluation)
 
 
 def _score(contracts: Sequence[Contract], extract: Callable[[AnnotationData], list[Entity]]) -> Evaluation:
@@ -171,13 +171,10 @@ def _score(contracts: Sequence[Contract], extract: Callable[[AnnotationData], li
     return evaluate(gold, {data.document_id: extract(data) for data in gold})
 
 
-def _row(system: str, contracts: int, evaluation: Evaluation, seconds: float) -> Row:
+def _describe_scores(evaluation: Evaluation) -> Row:
     return {
-        "system": system,
-        "contracts": contracts,
         "value_f1": round(evaluation.value.f1, 3),
         "span_f1": round(evaluation.span.f1, 3),
-        "seconds": round(seconds, 1),
         "value_f1_by_type": {name: round(score.f1, 3) for name, score in sorted(evaluation.value_by_type.items())},
     }
 
