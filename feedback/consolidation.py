@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from sqlmodel import Session, col, func, select
 
+from registry.annotations import count_approved_annotations
 from registry.jobs import add_job, count_waiting_jobs, find_job_by_key, list_learned_documents
 from registry.tables import Job, JobType
 
-_LEAST_NEW_DOCUMENTS = 20
+_LEAST_NEW_DOCUMENTS, _LEAST_NEW_ANNOTATIONS = 20, 1000
 _LEAST_NEW_SHARE = 1 / 4  # of all learned documents
 
 
@@ -29,13 +30,15 @@ def find_due_consolidation(session: Session) -> Job | None:
     """Return the newest job, up to which to consolidate, if enough is new and no job waits; else None.
 
     Enough is as many documents learned since the last consolidation, promoted or not, as a quarter of all learned
-    documents, and at least 20.
+    documents, and at least 20 of them, or 1,000 annotations in them.
     """
     if count_waiting_jobs(session):
         return None
     last = select(func.max(col(Job.candidate_snapshot))).where(Job.type == JobType.CONSOLIDATION)
-    new = len(list_learned_documents(session, since=session.exec(last).one() or 0))
-    if new < max(_LEAST_NEW_DOCUMENTS, _LEAST_NEW_SHARE * len(list_learned_documents(session))):
+    new = list_learned_documents(session, since=session.exec(last).one() or 0)
+    if not new or len(new) < _LEAST_NEW_SHARE * len(list_learned_documents(session)):
+        return None
+    if len(new) < _LEAST_NEW_DOCUMENTS and count_approved_annotations(session, new) < _LEAST_NEW_ANNOTATIONS:
         return None
     return session.exec(select(Job).order_by(col(Job.number).desc()).limit(1)).first()
 

@@ -18,7 +18,7 @@ class Contestant:
     """A model in the comparison: its version, None for a challenger, and what it finds.
 
     In the documents of the training set, `served` is what the served tagger finds; in the measured documents, `unseen`
-    is what the tagger that is blind to each of them finds.
+    is what the tagger that is blind to each of them finds. Only a challenger's reliability is computed.
     """
 
     version: str | None

@@ -1,7 +1,7 @@
 """The flow that turns feedback into a better model: load, fine-tune, evaluate, register, promote."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
@@ -151,6 +151,9 @@ def evaluate(
     calibration = challenger.trained.served.calibration if challenger and not training_set.candidate else None
     before = _extract_all(champion, training_set, calibration, lambda share: progress.reach(65 + 15 * share))
     after = _extract_all(challenger, training_set, calibration, lambda share: progress.reach(80 + 15 * share))
+    if challenger and after:
+        reliability = check_calibration(list(challenger.trained.measurements.values()))
+        after = replace(after, reliability=reliability)
     return Evaluated(before, after, compare_models(training_set, before, after))
 
 
@@ -206,5 +209,4 @@ def _extract_all(
     calibration = calibration or model.trained.served.calibration
     unseen = model.trained.extract_unseen(training_set.measured, calibration, cache)
     on_share(1)
-    reliability = check_calibration(list(model.trained.measurements.values()))
-    return Contestant(model.version, served, unseen, reliability)
+    return Contestant(model.version, served, unseen)

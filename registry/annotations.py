@@ -92,6 +92,12 @@ def count_annotations(session: Session, document_id: str) -> int:
     return session.exec(select(func.count()).select_from(Annotation).where(Annotation.document_id == document_id)).one()
 
 
+def count_approved_annotations(session: Session, document_ids: Sequence[str]) -> int:
+    """Return the number of approved annotations of these documents."""
+    query = select(func.count()).select_from(Annotation).where(Annotation.status == AnnotationStatus.APPROVED)
+    return session.exec(query.where(col(Annotation.document_id).in_(document_ids))).one()
+
+
 def list_types(session: Session) -> Sequence[str]:
     """Return the types of all approved annotations."""
     query = select(Annotation.type).where(Annotation.status == AnnotationStatus.APPROVED).distinct()

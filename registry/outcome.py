@@ -36,7 +36,9 @@ class ModelScores(BaseModel):
         description="Share of the values that this feedback corrected which the model gets right",
     )
     reliability: Reliability | None = Field(
-        None, description="How reliable the model's confidences are; each document is checked by what others taught"
+        None,
+        description="How reliable a challenger's confidences are; each document is checked by what others taught. "
+        "Null for the champion: the outcome that made it has them",
     )
     unseen: Evaluation = Field(
         validation_alias=AliasChoices("unseen", "held_out"),

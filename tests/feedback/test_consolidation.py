@@ -4,7 +4,7 @@ from feedback.claiming import answer_jobs
 from feedback.consolidation import Candidate, FeedbackFirst, add_consolidation, find_candidate, find_due_consolidation
 from registry.jobs import get_snapshot
 from registry.outcome import Decision
-from registry.tables import JobType
+from registry.tables import Annotation, AnnotationStatus, JobType
 from tests.feedback.jobs import add_feedback, outcome
 
 
@@ -31,6 +31,22 @@ def test_consolidation_is_due_with_twenty_learned_documents_and_nothing_waiting(
     assert not find_due_consolidation(session)
     answer_jobs(session, [waiting.id], outcome())
     assert find_due_consolidation(session)
+
+
+def test_consolidation_is_due_with_fewer_documents_if_they_have_a_thousand_annotations(session: Session) -> None:
+    job, document_id = add_feedback(session, "dense")
+    for number in range(999):
+        status = AnnotationStatus.REJECTED if number == 0 else AnnotationStatus.APPROVED
+        session.add(Annotation(document_id=document_id, type=f"t{number}", value="A", start=0, end=1, status=status))
+    answer_jobs(session, [job.id], outcome())
+    learn(session, 3)
+    assert not find_due_consolidation(session)
+    for name in ("s", "t"):
+        session.add(Annotation(document_id=document_id, type=name, value="A", start=0, end=1))
+    assert find_due_consolidation(session)
+    learn(session, 1)
+    consolidate(session, Decision.PROMOTED)
+    assert not find_due_consolidation(session)
 
 
 def test_after_a_consolidation_the_next_is_due_with_a_quarter_more_whatever_became_of_it(session: Session) -> None:

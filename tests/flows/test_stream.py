@@ -44,14 +44,18 @@ def read_decisions(session: Session, job_ids: list[str]) -> list[Decision | None
 def test_eighty_contracts_are_all_live_and_a_batch_with_swapped_labels_between_them_is_set_aside(
     session: Session,
 ) -> None:
+    """The first forty are learned four at a time; those after the batch one by one, then two at a time."""
     good = []
-    for seed in range(40):
-        good.append(add_feedback(session, seed))
+    for first in range(0, 40, 4):
+        good += [add_feedback(session, seed) for seed in range(first, first + 4)]
         learn_all(session)
     swapped = [add_feedback(session, seed, swap_labels) for seed in range(40, 52)]
     learn_all(session)
-    for seed in range(52, 92):
-        good.append(add_feedback(session, seed))
+    for first, last in [
+        *((seed, seed + 1) for seed in range(52, 82)),
+        *((seed, seed + 2) for seed in range(82, 92, 2)),
+    ]:
+        good += [add_feedback(session, seed) for seed in range(first, last)]
         learn_all(session)
     assert read_decisions(session, good) == [Decision.PROMOTED] * 80
     refused = read_decisions(session, swapped).count(Decision.NOT_PROMOTED)
