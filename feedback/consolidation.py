@@ -36,7 +36,7 @@ def find_due_consolidation(session: Session) -> Job | None:
         return None
     last = select(func.max(col(Job.candidate_snapshot))).where(Job.type == JobType.CONSOLIDATION)
     new = list_learned_documents(session, since=session.exec(last).one() or 0)
-    if not new or len(new) < _LEAST_NEW_SHARE * len(list_learned_documents(session)):
+    if len(new) < _LEAST_NEW_SHARE * len(list_learned_documents(session)):
         return None
     if len(new) < _LEAST_NEW_DOCUMENTS and count_approved_annotations(session, new) < _LEAST_NEW_ANNOTATIONS:
         return None
