@@ -4,9 +4,6 @@ A value is right if the document's reviewer marked it with that type anywhere. F
 (Platt, 1999) maps the largest posterior of the value's mentions, and whether it is the type's likeliest value in the
 document, to the probability that it is right. The types' coefficients are drawn to common ones, and those to the ones
 of our development contracts, so that a type with few examples has usable probabilities, too.
-
-Most documents are measured by a blind tagger, which knows half of what the served one knows. What the served one ranked
-in documents before it learned them (progressive validation, Blum et al., 1999) gives the difference in log odds.
 """
 
 import math
@@ -49,7 +46,6 @@ class Measurement(BaseModel):
 
     examples: list[Example]
     gold_count: int
-    by_served: bool = Field(False, description="Whether this is what the served tagger ranked, not a blind one")
 
 
 class Bin(BaseModel):
@@ -72,14 +68,12 @@ class Calibration(BaseModel):
 
     of_type: dict[str, Coefficients] = Field(default_factory=dict)
     of_any_type: Coefficients = _PRIOR
-    of_served: float = Field(0.0, description="Added to the log odds of what the served tagger ranks")
     threshold: float = 0.1
 
-    def select(self, ranked: Sequence[Entity], *, by_served: bool) -> list[Entity]:
+    def select(self, ranked: Sequence[Entity]) -> list[Entity]:
         """Return the entities that are likely enough to be right, each with the probability that its value is right.
 
-        A mention is kept if its own posterior would be enough. `ranked` starts with the likeliest; `by_served` says
-        whether the served tagger ranked them, or a blind one.
+        A mention is kept if its own posterior would be enough. `ranked` starts with the likeliest.
         """
         probabilities: dict[tuple[str, str], float] = {}
         likeliest: dict[str, str] = {}
@@ -87,7 +81,7 @@ class Calibration(BaseModel):
         for entity in ranked:
             value = normalise_value(entity.value)
             is_likeliest = likeliest.setdefault(entity.type, value) == value
-            probability = self._estimate(entity.type, entity.confidence, is_likeliest, by_served)
+            probability = self._estimate(entity.type, entity.confidence, is_likeliest)
             of_value = probabilities.setdefault((entity.type, value), probability)
             if probability >= self.threshold:
                 kept.append(Entity(entity.type, entity.value, entity.start, entity.end, of_value))
@@ -95,23 +89,20 @@ class Calibration(BaseModel):
 
     def estimate_found(self, measurements: Iterable[Measurement]) -> list[tuple[float, bool]]:
         """Return the confidence of each value that is extracted from these documents, and whether it is right."""
+        examples = chain.from_iterable(measurement.examples for measurement in measurements)
         estimated = [
-            (
-                self._estimate(example.type, example.posterior, example.is_likeliest, measured.by_served),
-                example.is_right,
-            )
-            for measured in measurements
-            for example in measured.examples
+            (self._estimate(example.type, example.posterior, example.is_likeliest), example.is_right)
+            for example in examples
         ]
         return [(confidence, is_right) for confidence, is_right in estimated if confidence >= self.threshold]
 
-    def _estimate(self, type_name: str, posterior: float, is_likeliest: bool, by_served: bool) -> float:
+    def _estimate(self, type_name: str, posterior: float, is_likeliest: bool) -> float:
         coefficients = self.of_type.get(type_name, self.of_any_type)
-        log_odds = sum(map(operator.mul, coefficients, _describe(posterior, is_likeliest))) + by_served * self.of_served
+        log_odds = sum(map(operator.mul, coefficients, _describe(posterior, is_likeliest)))
         return 1 / (1 + math.exp(-log_odds))
 
 
-def measure(document: AnnotationData, ranked: Sequence[Entity], *, by_served: bool) -> Measurement:
+def measure(document: AnnotationData, ranked: Sequence[Entity]) -> Measurement:
     """Compare with the annotations what a tagger that has not seen the document ranks in it, likeliest first."""
     gold = {(value.type, value.value) for value in gold_values(document)}
     examples: dict[tuple[str, str], Example] = {}
@@ -121,7 +112,7 @@ def measure(document: AnnotationData, ranked: Sequence[Entity], *, by_served: bo
         if document.is_reviewed(entity.type) and value not in examples:
             examples[value] = Example(entity.type, entity.confidence, entity.type not in seen, value in gold)
         seen.add(entity.type)
-    return Measurement(examples=list(examples.values()), gold_count=len(gold), by_served=by_served)
+    return Measurement(examples=list(examples.values()), gold_count=len(gold))
 
 
 def calibrate(measurements: Iterable[Measurement]) -> Calibration:
@@ -138,14 +129,12 @@ def calibrate(measurements: Iterable[Measurement]) -> Calibration:
     inputs = np.array([_describe(example.posterior, example.is_likeliest) for example in examples])
     right = np.array([example.is_right for example in examples], dtype=float)
     type_of_example = np.array([column[example.type] for example in examples])
-    by_served = np.array([float(measured.by_served) for measured in measurements for _ in measured.examples])
-    common, deviations, of_served = _fit(inputs, right, type_of_example, by_served, len(types))
-    probabilities = expit((inputs * (common + deviations[type_of_example])).sum(1) + of_served * by_served)
+    common, deviations = _fit(inputs, right, type_of_example, len(types))
+    probabilities = expit((inputs * (common + deviations[type_of_example])).sum(1))
     gold_count = sum(measurement.gold_count for measurement in measurements)
     return Calibration(
         of_type={name: _as_tuple(common + deviations[index]) for name, index in column.items()},
         of_any_type=_as_tuple(common),
-        of_served=of_served,
         threshold=_best_expected_f1(probabilities, gold_count) / 2,
     )
 
@@ -178,9 +167,7 @@ def _describe(posterior: float, is_likeliest: bool) -> tuple[float, float, float
     return 1.0, math.log(posterior / (1 - posterior)), float(is_likeliest)
 
 
-def _fit(
-    inputs: Array, right: Array, type_of_example: NDArray[np.int64], by_served: Array, types: int
-) -> tuple[Array, Array, float]:
+def _fit(inputs: Array, right: Array, type_of_example: NDArray[np.int64], types: int) -> tuple[Array, Array]:
     """Minimise the loss by L-BFGS.
 
     :param inputs: What is known of each example.
@@ -189,30 +176,25 @@ def _fit(
         Shape: (examples,)
     :param type_of_example: Index of each example's type.
         Shape: (examples,)
-    :param by_served: 1 for each example that the served tagger ranked, else 0.
-        Shape: (examples,)
-    :returns: The common coefficients, each type's deviation from them, and the served tagger's difference in log odds.
-        Shapes: (3,), (types, 3), ()
+    :returns: The common coefficients, and each type's deviation from them.
+        Shapes: (3,), (types, 3)
     """
     prior = np.array(_PRIOR)
 
     def evaluate_loss(flat: Array) -> tuple[float, Array]:
-        weights, of_served = flat[:-1].reshape(types + 1, -1), flat[-1]
+        weights = flat.reshape(types + 1, -1)
         deviations, from_prior = weights[1:], weights[0] - prior
-        scores = (inputs * (weights[0] + deviations[type_of_example])).sum(1) + of_served * by_served
+        scores = (inputs * (weights[0] + deviations[type_of_example])).sum(1)
         loss = np.logaddexp(0, scores).sum() - right @ scores
-        loss += _TO_PRIOR / 2 * (from_prior**2).sum() + _TO_COMMON / 2 * ((deviations**2).sum() + of_served**2)
-        slopes = expit(scores) - right
-        by_example = slopes[:, None] * inputs
-        common = by_example.sum(0) + _TO_PRIOR * from_prior
+        loss += _TO_PRIOR / 2 * (from_prior**2).sum() + _TO_COMMON / 2 * (deviations**2).sum()
+        by_example = (expit(scores) - right)[:, None] * inputs
+        of_common = by_example.sum(0) + _TO_PRIOR * from_prior
         by_type = np.stack([np.bincount(type_of_example, column, types) for column in by_example.T], 1)
-        of_type = by_type + _TO_COMMON * deviations
-        return loss, np.concatenate([common, of_type.ravel(), [slopes @ by_served + _TO_COMMON * of_served]])
+        return loss, np.concatenate([of_common, (by_type + _TO_COMMON * deviations).ravel()])
 
-    start = np.concatenate([prior, np.zeros(3 * types + 1)])
-    *flat, of_served = minimize(evaluate_loss, start, jac=True, method="L-BFGS-B").x
-    weights = np.reshape(flat, (types + 1, -1))
-    return weights[0], weights[1:], float(of_served)
+    start = np.concatenate([prior, np.zeros(3 * types)])
+    weights = minimize(evaluate_loss, start, jac=True, method="L-BFGS-B").x.reshape(types + 1, -1)
+    return weights[0], weights[1:]
 
 
 def _best_expected_f1(probabilities: Array, gold_count: int) -> float:

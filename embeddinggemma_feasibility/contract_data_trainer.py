@@ -73,10 +73,8 @@ def fine_tune_model(
     iterations = full.config.later_iterations if champion else full.config.first_iterations
     losses, blind = _train_heads(full, champion, samples, iterations, on_progress)
     measurements = champion.measurements if champion else {}
-    foreseen = champion.foresee(annotations, cache) if champion else {}
     document_count = len(annotations) + max(earlier_count, len(replay))
-    measured = [*annotations, *measured]
-    model = TrainedModel.combine(full, blind, document_count, measurements, foreseen, measured, cache)
+    model = TrainedModel.combine(full, blind, document_count, measurements, [*annotations, *measured], cache)
     _check_predictions(model.served, documents, cache)
     count = len(samples.new) + len(samples.replayed)
     return FineTuningResult(model, tuple(annotations), losses, count, time.monotonic() - started)
@@ -112,8 +110,7 @@ def consolidate_model(
     iterations = full.config.consolidation_iterations
     losses, blind = _train_heads(full, None, samples, iterations, lambda share: on_progress(0.5 + share / 2))
     measured = documents[-MAX_MEASUREMENTS:]
-    foreseen = champion.foreseen if champion else {}
-    model = TrainedModel.combine(full, blind, len(documents), {}, foreseen, measured, cache, lambda: on_progress(1))
+    model = TrainedModel.combine(full, blind, len(documents), {}, measured, cache, lambda: on_progress(1))
     _check_predictions(model.served, documents, cache)
     return FineTuningResult(model, tuple(chosen), losses, len(samples.replayed), time.monotonic() - started)
 

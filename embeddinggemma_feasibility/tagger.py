@@ -198,7 +198,7 @@ class Tagger(nn.Module):
 
         The outputs of all windows are joined and decoded at once, so the windows' edges split no entity.
         """
-        entities = self.calibration.select(self.rank(text, cache), by_served=True)
+        entities = self.calibration.select(self.rank(text, cache))
         return sorted(entities, key=lambda entity: (entity.start, -entity.end, entity.type))
 
     @torch.inference_mode()

@@ -12,9 +12,9 @@ from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.halves import HALVES, half_of
 from embeddinggemma_feasibility.tagger import Tagger
 
-MAX_MEASUREMENTS, _MAX_FORESEEN = 300, 100
+MAX_MEASUREMENTS = 300
 _FEW_DOCUMENTS = 30  # with as many, the blind taggers' share is half of its limit, which is a half
-_FULL, _BLIND, _MEASUREMENTS, _FORESEEN = "full", "blind_{}", "measurements.json", "foreseen.json"
+_FULL, _BLIND, _MEASUREMENTS = "full", "blind_{}", "measurements.json"
 
 BlindTaggers = tuple[Tagger | None, Tagger | None]
 _measurements = TypeAdapter(dict[str, Measurement])
@@ -28,16 +28,14 @@ class TrainedModel:
     three: with many documents, that is better and better calibrated than `full` alone; with few, the blind ones know
     too little (decision 0010).
 
-    `measurements` hold what blind taggers ranked in the documents measured last, the newest at the end; `foreseen` what
-    served taggers ranked in the latest documents before they learned them. The served tagger's calibration is fitted to
-    both.
+    `measurements` hold what blind taggers ranked in the documents measured last, the newest at the end; the served
+    tagger's calibration is fitted to them.
     """
 
     full: Tagger
     blind: BlindTaggers
     served: Tagger
     measurements: dict[str, Measurement]
-    foreseen: dict[str, Measurement] = field(default_factory=dict)
     _ranked: dict[str, list[Entity]] = field(default_factory=dict, init=False)
 
     @classmethod
@@ -47,38 +45,28 @@ class TrainedModel:
         blind: BlindTaggers,
         document_count: int,
         earlier: dict[str, Measurement],
-        foreseen: dict[str, Measurement],
         measured: Sequence[AnnotationData],
         cache: DiskCache | None,
         before_document: Callable[[], None] = lambda: None,
     ) -> "TrainedModel":
         """Return a model of taggers that learned from `document_count` documents, calibrated on unseen ones.
 
-        These are the `measured` documents, the `earlier` measurements of others, and the `foreseen` ones.
-        `before_document` is called before each of the measured ones is read.
+        These are the `measured` documents, and the `earlier` measurements of others. `before_document` is called before
+        each of them is read.
         """
         served = full.copy_with_types(full.types)
         if others := [tagger for tagger in blind if tagger]:
             served.mix_in(others, 0.5 * document_count / (document_count + _FEW_DOCUMENTS))
-        model = cls(full, blind, served, {}, foreseen)
+        model = cls(full, blind, served, {})
         now = dict[str, Measurement]()
         for data in measured:
             if blind[half_of(data.text)]:
                 before_document()
-                now[data.document_id] = measure(data, model.rank_unseen(data, cache), by_served=False)
+                now[data.document_id] = measure(data, model.rank_unseen(data, cache))
         kept = {document_id: found for document_id, found in earlier.items() if document_id not in now}
         model.measurements.update(list((kept | now).items())[-MAX_MEASUREMENTS:])
-        served.calibration = calibrate([*model.measurements.values(), *foreseen.values()])
+        served.calibration = calibrate(model.measurements.values())
         return model
-
-    def foresee(self, documents: Sequence[AnnotationData], cache: DiskCache | None) -> dict[str, Measurement]:
-        """Return what served taggers ranked in the latest documents, now also in these, before they are learned.
-
-        A document that is sent again is left out: it has been measured and learned.
-        """
-        new = [data for data in documents if data.document_id not in self.measurements]
-        now = {data.document_id: measure(data, self.served.rank(data.text, cache), by_served=True) for data in new}
-        return dict(list((self.foreseen | now).items())[-_MAX_FORESEEN:])
 
     def rank_unseen(self, data: AnnotationData, cache: DiskCache | None) -> list[Entity]:
         """Return what the tagger that is blind to a document ranks in it; nothing if there is no such tagger yet."""
@@ -91,9 +79,7 @@ class TrainedModel:
         self, documents: Sequence[AnnotationData], calibration: Calibration, cache: DiskCache | None
     ) -> dict[str, list[Entity]]:
         """Return what the tagger that is blind to each document extracts from it, by the document's id."""
-        return {
-            data.document_id: calibration.select(self.rank_unseen(data, cache), by_served=False) for data in documents
-        }
+        return {data.document_id: calibration.select(self.rank_unseen(data, cache)) for data in documents}
 
     def save(self, served: Path, training: Path) -> None:
         """Write the served tagger to one folder, and what further training needs to another."""
@@ -103,7 +89,6 @@ class TrainedModel:
             if tagger:
                 tagger.save(training / _BLIND.format(half))
         (training / _MEASUREMENTS).write_bytes(_measurements.dump_json(self.measurements))
-        (training / _FORESEEN).write_bytes(_measurements.dump_json(self.foreseen))
 
     @classmethod
     def load(cls, served: Path, training: Path | None, encoder_name: str | None = None) -> "TrainedModel":
@@ -115,12 +100,10 @@ class TrainedModel:
         if training is None:
             return cls(tagger, (None, None), tagger, {})
         folders = (training / _BLIND.format(half) for half in HALVES)
-        foreseen = training / _FORESEEN  # an earlier release had none
         first, second = (Tagger.load(each, encoder_name) if each.exists() else None for each in folders)
         return cls(
             Tagger.load(training / _FULL, encoder_name),
             (first, second),
             tagger,
             _measurements.validate_json((training / _MEASUREMENTS).read_bytes()),
-            _measurements.validate_json(foreseen.read_bytes()) if foreseen.exists() else {},
         )

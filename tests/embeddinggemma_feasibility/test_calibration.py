@@ -28,12 +28,12 @@ def measurements(
 
 
 def confidences(calibration: Calibration, *ranked: Entity) -> list[float]:
-    return [found.confidence for found in calibration.select(ranked, by_served=False)]
+    return [found.confidence for found in calibration.select(ranked)]
 
 
 def test_ranked_values_are_compared_once_each_with_the_marked_ones() -> None:
     ranked = [entity("ACME, Ltd", 0.9), entity("pays", 0.6), entity("Acme Ltd", 0.5), entity("Bell", 0.4, "brand")]
-    assert measure(DATA, ranked, by_served=False) == Measurement(
+    assert measure(DATA, ranked) == Measurement(
         examples=[Example("party", 0.9, True, True), Example("party", 0.6, False, False)], gold_count=2
     )
 
@@ -86,21 +86,6 @@ def test_type_without_examples_has_the_common_coefficients_and_one_with_many_its
     )
     assert brand < new < party
     assert set(calibration.of_type) == {"party", "brand"}
-
-
-def test_served_tagger_that_is_right_more_often_gets_higher_confidences_than_blind_ones() -> None:
-    by_blind = [
-        Measurement(examples=[Example("party", 0.5, True, number % 2 == 0)], gold_count=1) for number in range(60)
-    ]
-    by_served = [Measurement(examples=[Example("party", 0.5, True, True)], gold_count=1, by_served=True)] * 60
-    calibration = calibrate([*by_blind, *by_served])
-    [of_blind] = calibration.select([entity("Bell", 0.5)], by_served=False)
-    [of_served] = calibration.select([entity("Bell", 0.5)], by_served=True)
-    assert of_blind.confidence == pytest.approx(0.5, abs=0.1)
-    assert of_served.confidence > 0.9
-    assert [confidence for confidence, _ in calibration.estimate_found([by_blind[0], by_served[0]])] == pytest.approx(
-        [of_blind.confidence, of_served.confidence]
-    )
 
 
 def test_nothing_measured_is_the_default_calibration() -> None:

@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
-from embeddinggemma_feasibility.calibration import Calibration, Measurement, measure
-from embeddinggemma_feasibility.contract_data_trainer import consolidate_model, fine_tune_model
+from embeddinggemma_feasibility.calibration import Calibration, Measurement
+from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.halves import half_of
 from embeddinggemma_feasibility.tagger import Tagger
@@ -79,22 +79,6 @@ def test_loaded_model_is_the_saved_one(
         assert loaded.rank_unseen(data, None) == model.rank_unseen(data, None) != []
 
 
-def test_document_is_foreseen_by_the_tagger_that_was_served_before_it_was_learned_once(
-    contracts: list[AnnotationData], tiny_encoder: Encoder, tmp_path: Path
-) -> None:
-    first = fine_tune_model(contracts[:3], encoder=tiny_encoder).model
-    assert first.foreseen == {}
-    second = fine_tune_model([contracts[3], contracts[0]], first).model
-    expected = measure(contracts[3], first.served.rank(contracts[3].text), by_served=True)
-    assert second.foreseen == {contracts[3].document_id: expected}
-    assert expected.examples
-    corrected = fine_tune_model([swap_types(contracts[3])], second).model
-    assert corrected.foreseen == second.foreseen
-    assert consolidate_model(contracts[:4], corrected, tiny_encoder).model.foreseen == second.foreseen
-    corrected.save(tmp_path / "served", tmp_path / "training")
-    assert TrainedModel.load(tmp_path / "served", tmp_path / "training").foreseen == second.foreseen
-
-
 def test_missing_blind_tagger_is_saved_as_missing(
     contracts: list[AnnotationData], tiny_encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -142,7 +126,7 @@ def test_served_tagger_is_near_full_with_few_documents_and_half_of_it_with_many(
     torch.nn.init.ones_(full.bias)
     torch.nn.init.constant_(blind.bias, 0.5)
     torch.nn.init.constant_(other.bias, -0.5)
-    served = TrainedModel.combine(full, (blind, other), document_count, {}, {}, [], None).served
+    served = TrainedModel.combine(full, (blind, other), document_count, {}, [], None).served
     assert served.bias.tolist() == pytest.approx([share_of_full] * 2, abs=0.01)
     assert full.bias.tolist() == [1, 1]
 
@@ -152,7 +136,7 @@ def test_newest_measurements_are_kept_one_for_each_document(
 ) -> None:
     earlier = {str(number): Measurement(examples=[], gold_count=number) for number in range(MAX_MEASUREMENTS)}
     earlier[contracts[0].document_id] = Measurement(examples=[], gold_count=-1)
-    combined = TrainedModel.combine(model.full, model.blind, 8, earlier, {}, contracts[:2], None)
+    combined = TrainedModel.combine(model.full, model.blind, 8, earlier, contracts[:2], None)
     assert list(combined.measurements)[-2:] == [data.document_id for data in contracts[:2]]
     assert combined.measurements[contracts[0].document_id] == model.measurements[contracts[0].document_id]
     assert len(combined.measurements) == MAX_MEASUREMENTS
