@@ -98,8 +98,7 @@ class Calibration(BaseModel):
 
     def _estimate(self, type_name: str, posterior: float, is_likeliest: bool) -> float:
         coefficients = self.of_type.get(type_name, self.of_any_type)
-        log_odds = sum(map(operator.mul, coefficients, _describe(posterior, is_likeliest)))
-        return 1 / (1 + math.exp(-log_odds))
+        return float(expit(sum(map(operator.mul, coefficients, _describe(posterior, is_likeliest)))))
 
 
 def measure(document: AnnotationData, ranked: Sequence[Entity]) -> Measurement:

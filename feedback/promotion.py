@@ -18,13 +18,12 @@ class Contestant:
     """A model in the comparison: its version, None for a challenger, and what it finds.
 
     In the documents of the training set, `served` is what the served tagger finds; in the measured documents, `unseen`
-    is what the tagger that is blind to each of them finds. Only a challenger's reliability is computed.
+    is what the tagger that is blind to each of them finds.
     """
 
     version: str | None
     served: Predictions
     unseen: Predictions
-    reliability: Reliability | None = None
 
 
 @dataclass(frozen=True)
@@ -41,14 +40,22 @@ class Comparison:
     agreement: float
 
 
-def compare_models(training_set: TrainingSet, champion: Contestant | None, challenger: Contestant | None) -> Comparison:
-    """Score both models on the measured documents, and count how many corrections each reproduces."""
+def compare_models(
+    training_set: TrainingSet,
+    champion: Contestant | None,
+    challenger: Contestant | None,
+    reliability: Reliability | None = None,
+) -> Comparison:
+    """Score both models on the measured documents, and count how many corrections each reproduces.
+
+    `reliability` is the challenger's.
+    """
     before = find_mistakes(training_set.training, get_served(training_set, champion))
     wrong_before = find_mistakes(training_set.measured, champion.unseen) if champion else set()
     wrong_after = find_mistakes(training_set.measured, challenger.unseen) if challenger else set()
     return Comparison(
         champion=_score_model(training_set, champion, before),
-        challenger=_score_model(training_set, challenger, before),
+        challenger=_score_model(training_set, challenger, before, reliability),
         lost=len(wrong_after - wrong_before),
         won=len(wrong_before - wrong_after),
         agreement=evaluate(training_set.training, get_served(training_set, champion)).value.f1,
@@ -101,7 +108,10 @@ def _judge(
 
 
 def _score_model(
-    training_set: TrainingSet, model: Contestant | None, corrections: set[LabelledValue]
+    training_set: TrainingSet,
+    model: Contestant | None,
+    corrections: set[LabelledValue],
+    reliability: Reliability | None = None,
 ) -> ModelScores | None:
     if model is None:
         return None
@@ -113,7 +123,7 @@ def _score_model(
         version=model.version,
         score=score,
         corrections_reproduced=reproduced,
-        reliability=model.reliability,
+        reliability=reliability,
         unseen=unseen,
     )
 

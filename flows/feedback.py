@@ -1,7 +1,7 @@
 """The flow that turns feedback into a better model: load, fine-tune, evaluate, register, promote."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
@@ -151,10 +151,8 @@ def evaluate(
     calibration = challenger.trained.served.calibration if challenger and not training_set.candidate else None
     before = _extract_all(champion, training_set, calibration, lambda share: progress.reach(65 + 15 * share))
     after = _extract_all(challenger, training_set, calibration, lambda share: progress.reach(80 + 15 * share))
-    if challenger and after:
-        reliability = check_calibration(list(challenger.trained.measurements.values()))
-        after = replace(after, reliability=reliability)
-    return Evaluated(before, after, compare_models(training_set, before, after))
+    reliability = check_calibration(list(challenger.trained.measurements.values())) if challenger else None
+    return Evaluated(before, after, compare_models(training_set, before, after, reliability))
 
 
 @task_with_neighbours

@@ -35,6 +35,15 @@ def learn_all(session: Session) -> None:
         session.expire_all()
 
 
+def learn_good(session: Session, seeds: range, at_once: int) -> list[str]:
+    """Learn correct feedback on so many contracts at once; return the ids of their jobs."""
+    job_ids = []
+    for first in seeds[::at_once]:
+        job_ids += [add_feedback(session, seed) for seed in range(first, first + at_once)]
+        learn_all(session)
+    return job_ids
+
+
 def read_decisions(session: Session, job_ids: list[str]) -> list[Decision | None]:
     outcomes = [get_job(session, job_id).outcome for job_id in job_ids]
     return [outcome.decision if outcome else None for outcome in outcomes]
@@ -44,19 +53,11 @@ def read_decisions(session: Session, job_ids: list[str]) -> list[Decision | None
 def test_eighty_contracts_are_all_live_and_a_batch_with_swapped_labels_between_them_is_set_aside(
     session: Session,
 ) -> None:
-    """The first forty are learned four at a time; those after the batch one by one, then two at a time."""
-    good = []
-    for first in range(0, 40, 4):
-        good += [add_feedback(session, seed) for seed in range(first, first + 4)]
-        learn_all(session)
+    good = learn_good(session, range(40), at_once=4)
     swapped = [add_feedback(session, seed, swap_labels) for seed in range(40, 52)]
     learn_all(session)
-    for first, last in [
-        *((seed, seed + 1) for seed in range(52, 82)),
-        *((seed, seed + 2) for seed in range(82, 92, 2)),
-    ]:
-        good += [add_feedback(session, seed) for seed in range(first, last)]
-        learn_all(session)
+    good += learn_good(session, range(52, 82), at_once=1)
+    good += learn_good(session, range(82, 92), at_once=2)
     assert read_decisions(session, good) == [Decision.PROMOTED] * 80
     refused = read_decisions(session, swapped).count(Decision.NOT_PROMOTED)
     assert refused >= 10, f"{12 - refused} of 12 contracts with swapped labels were learned"
