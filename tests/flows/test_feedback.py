@@ -58,6 +58,7 @@ def test_run_interrupted_after_training_registers_the_trained_model(
     assert outcome
     assert outcome.challenger
     assert (outcome.mlflow_run_id, outcome.challenger.version) == (trained.mlflow_run_id, "1")
+    assert outcome.challenger.reliability
     assert len(MlflowClient(settings.mlflow_tracking_uri).search_runs(["1"])) == 1
 
 
