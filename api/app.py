@@ -10,6 +10,7 @@ from prefect.client.orchestration import get_client
 from api.dependencies import RequestLimit, Services
 from api.documentation import add_documentation
 from api.errors import add_error_handlers, document_errors
+from api.loopback import LoopbackGuard
 from api.routes import annotations, audit, documents, feedback, health, jobs, models
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
@@ -36,6 +37,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     add_documentation(app)
     add_error_handlers(app)
+    app.add_middleware(LoopbackGuard, allowed_hosts=settings.allowed_hosts)
     for route in (documents, annotations, feedback, jobs, models, audit):
         app.include_router(route.router, responses=document_errors(401, 403, 422, 429, 503))
     app.include_router(health.router)

@@ -84,7 +84,7 @@ def _start(stack: Stack, warm_socket: Path) -> None:
     from cli.deployment import deploy  # noqa: PLC0415
 
     processes, environment = stack.processes, stack.environment
-    processes.start("prefect", "prefect", "server", "start", *_listen_on(stack.prefect_url))
+    processes.start("prefect", "cli.prefect_server", *_listen_on(stack.prefect_url))
     processes.start("mlflow", *_build_mlflow_command(stack))
     processes.start("runs", "flows.warm.parent")
     processes.wait("prefect", answers(f"{stack.prefect_url}/api/health"), _START_SECONDS)
@@ -107,9 +107,12 @@ def _build_mlflow_command(stack: Stack) -> list[str]:
     command = ["mlflow", "server", *_listen_on(stack.mlflow_url), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{stack.folder}/mlflow.db"]
     command += ["--artifacts-destination", f"{stack.folder}/mlflow"]
-    if address.hostname != LOOPBACK:
-        command += ["--app-name", "basic-auth", "--allowed-hosts", address.netloc]
-    return command
+    hosts = [address.netloc]
+    if address.hostname == LOOPBACK:
+        hosts.append(f"localhost:{address.port}")  # MLflow's default also allows names such as 10.example.com
+    else:
+        command += ["--app-name", "basic-auth"]
+    return [*command, "--allowed-hosts", ",".join(hosts)]
 
 
 def _listen_on(url: str) -> tuple[str, ...]:

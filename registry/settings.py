@@ -39,6 +39,10 @@ class Settings(BaseSettings):
         ".local/cache", description="Where the API and the runs of one machine cache models and encoded documents"
     )
     cache_bytes: int = Field(4_000_000_000, description="Maximum size of the encoded documents in the cache")
+    allowed_hosts: frozenset[str] = Field(
+        frozenset(),
+        description="Names of this installation behind a proxy on the same machine: a JSON list of host names",
+    )
     max_upload_bytes: int = Field(50_000_000, description="Maximum size of an upload")
     max_pages: int = Field(2_000, description="Maximum number of pages of a PDF")
     max_characters: int = Field(1_000_000, description="Maximum number of characters of a document")
