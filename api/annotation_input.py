@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from sqlmodel import Session
 
-from api.dependencies import Services
 from api.schemas import AnnotationCreate
+from api.services import Services
 from intake.location import find_offsets
 from registry.annotations import list_types
 from registry.errors import InvalidInputError

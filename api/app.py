@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from prefect.client.orchestration import get_client
 
-from api.dependencies import RequestLimit, Services
 from api.documentation import add_documentation
 from api.errors import add_error_handlers, document_errors
 from api.loopback import LoopbackGuard
-from api.routes import annotations, audit, documents, feedback, health, jobs, models
+from api.routes import annotations, audit, documents, feedback, health, jobs, models, system_status
+from api.services import RequestLimit, Services
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits
@@ -38,7 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_documentation(app)
     add_error_handlers(app)
     app.add_middleware(LoopbackGuard, allowed_hosts=settings.allowed_hosts)
-    for route in (documents, annotations, feedback, jobs, models, audit):
+    for route in (documents, annotations, feedback, jobs, models, audit, system_status):
         app.include_router(route.router, responses=document_errors(401, 403, 422, 429, 503))
     app.include_router(health.router)
     return app
@@ -64,7 +64,8 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             encoding=encoding,
             prefect=prefect,
             launcher=launcher,
-            request_limit=RequestLimit(settings),
+            request_limit=RequestLimit(settings.requests_per_minute, "with this key"),
+            refusal_limit=RequestLimit(settings.refusals_per_minute, "without a valid key from this address"),
             request_slots=Semaphore(MAX_CONNECTIONS),
         )
         launcher.start()

@@ -7,7 +7,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from registry.errors import ContractFeedbackError
+from registry.errors import ContractFeedbackError, WrongValueError
+from registry.keys import Scope
 
 _DESCRIPTIONS = {
     400: "The body cannot be read: send JSON, or a form with a file, in UTF-8",
@@ -22,6 +23,7 @@ _DESCRIPTIONS = {
     429: "Too many requests, or too many waiting jobs: try again later",
     503: "Prefect, MLflow, the database or the document store does not work: try again later",
 }
+_SHOWN_CHARACTERS = 200
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}}
 
 
@@ -53,9 +55,12 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer_bug)
 
 
-async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, ContractFeedbackError) else 500
-    return _respond(status, str(error))
+    detail = str(error)
+    if isinstance(error, WrongValueError) and request.state.caller.may(Scope.READ):
+        detail += f", which is {error.text[:_SHOWN_CHARACTERS]!r}"
+    return _respond(status, detail)
 
 
 async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:

@@ -2,8 +2,8 @@
 
 from sqlmodel import Session
 
-from api.dependencies import Services
 from api.schemas import JobLinks, JobResponse
+from api.services import Services
 from feedback.job_state import JobStatus
 from registry.jobs import list_job_documents
 from registry.tables import Job

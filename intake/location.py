@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from registry.errors import InvalidInputError
+from registry.errors import InvalidInputError, WrongValueError
 
 FloatArray = NDArray[np.float32]
 
@@ -55,5 +55,5 @@ def find_offsets(boxes: FloatArray, locations: list[Location], text: str, value:
         start = text.find(value, first, stop)
         if start >= 0:
             return start, start + len(value)
-        raise InvalidInputError(f"The value {value!r} is not the text at its location, which is {text[first:stop]!r}")
+        raise WrongValueError(f"The value {value!r} is not the text at its location", text[first:stop])
     raise InvalidInputError("There is no text at the location")

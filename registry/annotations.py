@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from sqlmodel import Session, col, func, select, update
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
-from registry.errors import ConflictError, InvalidInputError, NotFoundError
+from registry.errors import ConflictError, InvalidInputError, NotFoundError, WrongValueError
 from registry.tables import Annotation, AnnotationBase, AnnotationStatus, Document, Job, JobDocument
 
 
@@ -22,9 +22,8 @@ def check_annotation(document: Document, annotation: AnnotationBase) -> None:
         )
     text = document.text[annotation.start : annotation.end]
     if text != annotation.value:
-        raise InvalidInputError(
-            f"The value {annotation.value!r} is not the text at {annotation.start} to {annotation.end}: {text!r}"
-        )
+        place = f"{annotation.start} to {annotation.end}"
+        raise WrongValueError(f"The value {annotation.value!r} is not the text at {place}", text)
 
 
 def add_annotation(session: Session, document: Document, new: AnnotationBase) -> Annotation:

@@ -7,11 +7,11 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import event, inspect
 from sqlmodel import Session, SQLModel, col, func, select, update
 
-from registry.tables import Annotation, ApiKey, AuditAction, AuditEntry, Document, Job
+from registry.tables import Annotation, ApiKey, AuditAction, AuditEntry, Document, Job, JobDocument
 
 _PRINCIPAL = "principal"
 _AUDITED = (Annotation, ApiKey, Document, Job)
-_NEVER_RECORDED = {"text", "secret_hash"}
+_NEVER_RECORDED = {"text", "filename", "sha256", "secret_hash"}
 _OF_ANNOTATIONS = col(AuditEntry.entity) == Annotation.__name__.lower()
 
 
@@ -32,9 +32,21 @@ def list_entries(
     return page, session.exec(count).one()
 
 
+def record_promotion(session: Session, version: str, champion: str | None) -> None:
+    """Record that the session's principal makes a version of the model the champion, instead of `champion`."""
+    principal = session.info[_PRINCIPAL]
+    before = {"champion": champion}
+    session.add(
+        AuditEntry(principal=principal, action=AuditAction.PROMOTED, entity="model", entity_id=version, before=before)
+    )
+    session.flush()
+
+
 def delete_old_values(session: Session, document_id: str) -> None:
-    """Delete the old values of a document's annotations from the log; the entries remain."""
+    """Delete what the log and the jobs hold of a document's contents: old values of its annotations, and notes."""
     session.exec(update(AuditEntry).where(col(AuditEntry.document_id) == document_id).values(before=None))
+    of_document = select(JobDocument.job_id).where(JobDocument.document_id == document_id)
+    session.exec(update(Job).where(col(Job.id).in_(of_document)).values(note=None))
 
 
 @event.listens_for(Session, "before_flush")

@@ -60,6 +60,14 @@ class InvalidInputError(ContractFeedbackError):
     status_code = 422
 
 
+class WrongValueError(InvalidInputError):
+    """An annotation's value is not the text at its position; callers who may read the document are shown `text`."""
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
+        self.text = text
+
+
 class TooManyError(ContractFeedbackError):
     """A rate or queue limit is reached; the same request may succeed later."""
 

@@ -44,12 +44,16 @@ class Settings(BaseSettings):
         description="Names of this installation behind a proxy on the same machine: a JSON list of host names",
     )
     max_upload_bytes: int = Field(50_000_000, description="Maximum size of an upload")
+    max_json_bytes: int = Field(8_000_000, description="Maximum size of a JSON body, such as a Label Studio export")
     max_pages: int = Field(2_000, description="Maximum number of pages of a PDF")
     max_characters: int = Field(1_000_000, description="Maximum number of characters of a document")
     max_annotations: int = Field(2_000, description="Maximum number of annotations of a document")
     max_types: int = Field(200, description="Maximum number of entity types of all approved annotations")
     max_waiting_jobs: int = Field(5_000, description="Maximum number of jobs without an answer")
     requests_per_minute: int = Field(3_000, description="Requests per minute and key that an API process answers")
+    refusals_per_minute: int = Field(
+        60, description="Requests without a valid key, per minute and address, that are answered 401 instead of 429"
+    )
     pdf_seconds: float = Field(15, description="Time limit for reading a PDF")
     pdf_memory_bytes: int = Field(2_000_000_000, description="Address space limit of the process that reads a PDF")
 

@@ -155,7 +155,7 @@ class Job(SQLModel, table=True):
     )
     annotations_sha256: str | None = Field(default=None, description="Hash of the document's annotations when stored")
     idempotency_key: str | None = Field(
-        default=None, unique=True, index=True, description="The name of the API key, a space, the client's own key"
+        default=None, unique=True, index=True, description="The id of the API key, a space, the client's own key"
     )
     failures: int = Field(default=0, description="Number of runs that ended without an answer")
     last_failure: str | None = Field(default=None, sa_type=Text, description="Why the last of those runs ended")
@@ -201,6 +201,7 @@ class AuditAction(StrEnum):
     CREATED = "created"
     CHANGED = "changed"
     DELETED = "deleted"
+    PROMOTED = "promoted"
 
 
 class AuditEntry(SQLModel, table=True):
@@ -210,7 +211,7 @@ class AuditEntry(SQLModel, table=True):
     at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
     principal: str = Field(description="The name of the API key")
     action: AuditAction = Field(sa_type=String)
-    entity: str = Field(description="annotation, apikey, document or job")
+    entity: str = Field(description="annotation, apikey, document, job or model")
     entity_id: str = Field(index=True)
     document_id: str | None = Field(default=None, index=True, description="An annotation's document")
     before: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))

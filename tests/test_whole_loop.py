@@ -92,6 +92,11 @@ def test_promoting_an_older_version_serves_it_from_the_next_extraction_on(
     assert http.post("/models/1/promote").json()["is_champion"]
     assert client.extract(corrected.id)[0] == "1"
     http.post(f"/models/{served}/promote")
+    back, forth = http.get("/audit", params={"limit": 50}).json()["items"], {"champion": "1"}
+    promotions = [entry for entry in back if entry["action"] == "promoted"]
+    assert [(entry["principal"], entry["entity_id"], entry["before"]) for entry in promotions] == [
+        ("local", served, forth), ("local", "1", {"champion": served}),
+    ]  # fmt: skip
     assert client.extract(corrected.id)[0] == served
 
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Header, status
 from sqlmodel import Session
 
 from api.annotation_input import check_annotation_count, check_types, resolve_annotation
+from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
 from api.schemas import AnnotationCreate, AnnotationPublic
@@ -17,7 +18,7 @@ from registry.errors import StaleRevisionError
 from registry.tables import Annotation
 from registry.text_types import Text
 
-router = APIRouter(tags=["annotations"], responses=document_errors(404))
+router = APIRouter(tags=["annotations"], responses=document_errors(404), route_class=GuardedRoute)
 RevisionDep = Annotated[
     str | None, Header(alias="If-Match", description="The revision that was read; a newer one is not changed")
 ]
@@ -32,7 +33,7 @@ def create_annotation(
     """Mark one entity. Models learn it with the next feedback on the document."""
     document = get_document(session, document_id)
     check_annotation_count(queries.count_annotations(session, document_id) + 1, services)
-    resolved = resolve_annotation(document, new, services, caller)
+    resolved = resolve_annotation(document, new, services, caller.name)
     check_types(session, [resolved], services)
     annotation = queries.add_annotation(session, document, resolved)
     session.commit()
@@ -58,7 +59,7 @@ def change_annotation(
     """Replace an annotation."""
     annotation = _get_annotation(session, annotation_id, revision)
     document = get_document(session, annotation.document_id)
-    resolved = resolve_annotation(document, new, services, caller)
+    resolved = resolve_annotation(document, new, services, caller.name)
     check_types(session, [resolved], services)
     queries.update_annotation(session, document, annotation, resolved)
     session.commit()
@@ -88,7 +89,7 @@ def ingest_label_studio(
 ) -> list[AnnotationPublic]:
     """Replace the document's annotations by those of a Label Studio export."""
     document = get_document(session, document_id)
-    annotations = read_label_studio(export, document.text, caller)
+    annotations = read_label_studio(export, document.text, caller.name)
     check_annotation_count(len(annotations), services)
     check_types(session, annotations, services)
     queries.replace_annotations(session, document, annotations)

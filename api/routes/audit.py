@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 from sqlmodel import Session
 
+from api.authentication import GuardedRoute
 from api.dependencies import AdministratorDep, LimitDep, OffsetDep, ReaderDep, SessionDep
 from api.errors import document_errors
 from api.schemas import AuditEntryPublic, Page
@@ -10,7 +11,7 @@ from registry.audit import list_entries
 from registry.documents import get_document
 from registry.text_types import Text
 
-router = APIRouter(tags=["audit"])
+router = APIRouter(tags=["audit"], route_class=GuardedRoute)
 
 
 @router.get("/audit")

@@ -6,9 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, File, Response, UploadFile, status
 from fastapi.responses import PlainTextResponse
 
-from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, Services, ServicesDep, SessionDep
+from api.authentication import GuardedRoute
+from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
 from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
+from api.services import Services
 from embeddinggemma_feasibility.annotation_data import Entity
 from intake.location import locate
 from intake.reading import read_document
@@ -19,7 +21,7 @@ from registry.errors import ConflictError, TooLargeError
 from registry.tables import Document
 from registry.text_types import Text
 
-router = APIRouter(prefix="/documents", tags=["documents"])
+router = APIRouter(prefix="/documents", tags=["documents"], route_class=GuardedRoute)
 _PLAIN_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 _ORIGINAL_FILE = {"application/pdf": {"schema": {"type": "string", "format": "binary"}}, **_PLAIN_TEXT}
 
@@ -109,9 +111,10 @@ def read_text(document_id: Text, session: SessionDep, _: ReaderDep) -> PlainText
 @router.delete("/{document_id}", status_code=status.HTTP_204_NO_CONTENT, responses=document_errors(404, 409))
 def delete_document(document_id: Text, session: SessionDep, services: ServicesDep, _: AnnotatorDep) -> None:
     """Delete a document with its annotations. Versions of the model that learned from it remain."""
-    session.delete(get_document(session, document_id))
-    session.flush()
+    document = get_document(session, document_id)
     delete_old_values(session, document_id)
+    session.delete(document)
+    session.flush()
     services.store.delete(document_id)  # before the commit: if it fails, the request can be repeated
     session.commit()
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, status
 
 from api.annotation_input import check_annotation_count, check_types, resolve_annotation
+from api.authentication import GuardedRoute
 from api.dependencies import ServicesDep, SessionDep, TrainerDep
 from api.errors import document_errors
 from api.job_responses import build_job_response
@@ -12,9 +13,10 @@ from api.schemas import FeedbackRequest, JobResponse, TrainingRunRequest
 from feedback.job_state import find_job_state
 from feedback.submission import check_queue_has_space, create_training_run, trigger_model_feedback
 from registry.documents import get_document
+from registry.keys import Scope
 from registry.text_types import Text
 
-router = APIRouter(tags=["feedback"])
+router = APIRouter(tags=["feedback"], route_class=GuardedRoute)
 IdempotencyKeyDep = Annotated[
     str | None, Header(max_length=200, description="The same key again returns the existing job and changes nothing")
 ]
@@ -35,18 +37,22 @@ def submit_feedback(
 ) -> JobResponse:
     """Submit feedback: the model learns from the annotations in the body, or from those stored if there are none.
 
+    Annotations in the body replace the stored ones, so the key needs the scope `annotate`, too.
+
     Returns 202 before training; poll `links.job`. Identical annotations return the existing job.
     """
     feedback = feedback or FeedbackRequest()
+    if feedback.annotations is not None:
+        caller.require(Scope.ANNOTATE)
     document = get_document(session, document_id)
     check_queue_has_space(session, services.settings.max_waiting_jobs)
     check_annotation_count(len(feedback.annotations or []), services)
-    reviewer = feedback.reviewer or caller
+    reviewer = feedback.reviewer or caller.name
     annotations = None
     if feedback.annotations is not None:
         annotations = [resolve_annotation(document, new, services, reviewer) for new in feedback.annotations]
         check_types(session, annotations, services)
-    key = f"{caller} {idempotency_key}" if idempotency_key else None
+    key = f"{caller.key_id} {idempotency_key}" if idempotency_key else None
     job = trigger_model_feedback(session, services.launcher, document, annotations, reviewer, feedback.note, key)
     return build_job_response(session, services, job, find_job_state(job, {}).status)
 
@@ -58,5 +64,5 @@ def start_training_run(
     """Train on many documents, or on all annotated ones, in one run. Returns 202 before training."""
     request = request or TrainingRunRequest()
     check_queue_has_space(session, services.settings.max_waiting_jobs)
-    job = create_training_run(session, services.launcher, request.document_ids, request.triggered_by or caller)
+    job = create_training_run(session, services.launcher, request.document_ids, request.triggered_by or caller.name)
     return build_job_response(session, services, job, find_job_state(job, {}).status)

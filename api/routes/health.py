@@ -1,64 +1,13 @@
-"""Health of the service and of the parts it depends on."""
-
-import logging
-from collections.abc import Callable
+"""Health of the service."""
 
 from fastapi import APIRouter
-from sqlalchemy import text
-from sqlmodel import Session
 
-from api.dependencies import ReaderDep, Services, ServicesDep
-from api.errors import document_errors
-from api.schemas import ComponentStatus, Health, SystemStatus
-from registry.database import translate_database_errors
-from registry.errors import UnavailableError
+from api.schemas import Health
 
-_logger = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
 
 
 @router.get("/health")
-def read_health() -> Health:
+async def read_health() -> Health:
     """Answer without asking any other part."""
     return Health()
-
-
-@router.get("/system-status", responses=document_errors(401, 403, 429, 503))
-def read_system_status(services: ServicesDep, _: ReaderDep) -> SystemStatus:
-    """Report the state of every part: database, Prefect, MLflow, worker, served version."""
-    parts = {
-        "database": _check(lambda: _check_database(services)),
-        "prefect": _check(services.prefect.check_alive),
-        "mlflow": _check(lambda: _check_mlflow(services)),
-        "worker": _check(lambda: _check_worker(services)),
-    }
-    return SystemStatus(
-        ok=all(part.ok for part in parts.values()), **parts, served_version=services.served.find_version()
-    )
-
-
-def _check(check: Callable[[], object]) -> ComponentStatus:
-    try:
-        detail = check()
-    except UnavailableError as error:
-        return ComponentStatus(ok=False, detail=str(error))
-    except Exception as error:  # whatever is wrong with one part, the others are reported
-        _logger.exception("Checking a part of the installation failed")
-        return ComponentStatus(ok=False, detail=f"{type(error).__name__}: the log of the API has the trace")
-    return ComponentStatus(ok=True, detail=str(detail or "alive"))
-
-
-def _check_database(services: Services) -> None:
-    with translate_database_errors(), Session(services.engine) as session:
-        session.connection().execute(text("SELECT 1"))
-
-
-def _check_mlflow(services: Services) -> None:
-    services.models.find_champion()
-
-
-def _check_worker(services: Services) -> str:
-    workers = services.prefect.list_workers()
-    if not workers:
-        raise UnavailableError(f"No worker is online in the work pool {services.settings.work_pool}: start one")
-    return ", ".join(workers)

@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from fastapi import APIRouter
 from sqlmodel import Session
 
-from api.dependencies import LimitDep, OffsetDep, ReaderDep, Services, ServicesDep, SessionDep
+from api.authentication import GuardedRoute
+from api.dependencies import LimitDep, OffsetDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
 from api.job_responses import build_job_response
 from api.schemas import JobDetail, JobResponse, Page
+from api.services import Services
 from feedback.job_state import JobState, JobStatus, find_job_state
 from registry.jobs import get_job, list_jobs
 from registry.tables import Job, JobType
 from registry.text_types import Text
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=GuardedRoute)
 
 
 @router.get("/jobs")

@@ -4,13 +4,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from api.authentication import GuardedRoute
 from api.dependencies import ReaderDep, ServicesDep, SessionDep, TrainerDep
 from api.errors import document_errors
 from api.schemas import ModelDetail
 from feedback.claiming import accept_refused_jobs
+from registry.audit import record_promotion
 from registry.models import ModelVersion
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], route_class=GuardedRoute)
 VersionDep = Annotated[str, Path(pattern="^[1-9][0-9]{0,8}$")]
 
 
@@ -28,14 +30,13 @@ def read_model(version: VersionDep, services: ServicesDep, _: ReaderDep) -> Mode
 
 
 @router.post("/{version}/promote", responses=document_errors(404))
-def promote_model(
-    version: VersionDep, session: SessionDep, services: ServicesDep, principal: TrainerDep
-) -> ModelVersion:
+def promote_model(version: VersionDep, session: SessionDep, services: ServicesDep, caller: TrainerDep) -> ModelVersion:
     """Serve this version from the next extraction on; promote an older one to roll back.
 
     Feedback that was set aside because this version was refused counts as learned from then on.
     """
+    record_promotion(session, version, services.models.find_champion())
     services.models.promote(version)
-    accept_refused_jobs(session, version, principal)
+    accept_refused_jobs(session, version, caller.name)
     session.commit()
     return services.models.get_version(version)

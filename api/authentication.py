@@ -1,0 +1,110 @@
+"""Who sends a request: its API key is checked before its body is read, and no more is read than is allowed."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import HTTPException, Request, Response, params
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from sqlmodel import Session
+from starlette.types import Message, Receive
+
+from api.services import Services
+from registry.database import translate_database_errors
+from registry.errors import ForbiddenError, TooLargeError, UnauthorizedError
+from registry.keys import Scope, find_key
+from registry.settings import Settings
+
+_FORM_BYTES = 10_000  # of a form around its file
+_SCOPES = {
+    Scope.READ: "read documents, their texts, annotations and history, entities, jobs, versions, the system's status",
+    Scope.ANNOTATE: "upload and delete documents; create, change, delete and import annotations",
+    Scope.TRAIN: "send feedback (with annotations in it only with `annotate`), start training runs, promote versions",
+    Scope.ADMIN: "all of this, and read the audit log",
+}
+bearer = HTTPBearer(
+    auto_error=False,
+    description="An API key, made by `contract-feedback add-key`. Its scopes say what it may do:\n\n"
+    + "\n".join(f"- `{scope}`: {permitted}" for scope, permitted in _SCOPES.items()),
+)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The API key that a request came with."""
+
+    key_id: str
+    name: str
+    scopes: frozenset[str]
+
+    def may(self, scope: Scope) -> bool:
+        """Tell whether the key has a scope."""
+        return not self.scopes.isdisjoint({scope, Scope.ADMIN})
+
+    def require(self, scope: Scope) -> None:
+        """Raise ForbiddenError unless the key has a scope."""
+        if not self.may(scope):
+            raise ForbiddenError(f"The key {self.name!r} lacks the scope {scope.value!r}")
+
+
+class GuardedRoute(APIRoute):
+    """A route that puts the caller into the request's state, or refuses, before the body is read.
+
+    A body may be as large as an upload, or `max_json_bytes` where it is JSON.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what handles the route's requests."""
+        handle = super().get_route_handler()
+        has_form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
+
+        async def handle_guarded(request: Request) -> Response:
+            services: Services = request.app.state.services
+            request.state.caller = await _authenticate(request, services)
+            receive = _limit_body(request, _get_max_bytes(services.settings, has_form))
+            return await handle(Request(request.scope, receive, request._send))
+
+        return handle_guarded
+
+
+async def _authenticate(request: Request, services: Services) -> Caller:
+    credentials = await bearer(request)
+    if credentials:
+        async with services.request_slots:
+            if caller := await run_in_threadpool(_find_caller, services, credentials.credentials):
+                services.request_limit.count(caller.key_id)
+                return caller
+    services.refusal_limit.count(request.client.host if request.client else "")
+    raise UnauthorizedError("Send a valid API key: Authorization: Bearer cf_…")
+
+
+def _find_caller(services: Services, key: str) -> Caller | None:
+    with translate_database_errors(), Session(services.engine) as session:
+        found = find_key(session, key)
+        caller = Caller(found.id, found.name, frozenset(found.scopes)) if found else None
+        session.commit()  # records the key's last use
+        return caller
+
+
+def _get_max_bytes(settings: Settings, has_form: bool) -> int:
+    return settings.max_upload_bytes + _FORM_BYTES if has_form else settings.max_json_bytes
+
+
+def _limit_body(request: Request, max_bytes: int) -> Receive:
+    """Return what receives the body; it raises an error, as this does, if the body is larger than `max_bytes`."""
+    problem = f"The body is larger than {max_bytes} bytes"
+    if int(request.headers.get("content-length", 0)) > max_bytes:
+        raise TooLargeError(problem)
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > max_bytes:
+            raise HTTPException(TooLargeError.status_code, problem)  # FastAPI answers any other error with 400
+        return message
+
+    return receive

@@ -1,0 +1,50 @@
+"""What exists as long as the service runs."""
+
+from asyncio import Semaphore
+from dataclasses import dataclass
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+from sqlalchemy import Engine
+
+from embeddinggemma_feasibility.disk_cache import DiskCache
+from feedback.launcher import Launcher
+from feedback.prefect_runs import PrefectRuns
+from registry.document_store import DocumentStore
+from registry.encoding_queue import EncodingQueue
+from registry.errors import TooManyError
+from registry.models import ModelRegistry
+from registry.served_model import ServedModel
+from registry.settings import Settings
+
+
+class RequestLimit:
+    """Counts the requests of each sender in the last minute, in this process."""
+
+    def __init__(self, per_minute: int, kind: str) -> None:
+        self._limit, self._kind = RateLimitItemPerMinute(per_minute), kind
+        self._counter = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    def count(self, sender: str) -> None:
+        """Count a request; raises TooManyError above the limit."""
+        if not self._counter.hit(self._limit, sender):
+            raise TooManyError(f"More than {self._limit.amount} requests a minute {self._kind}: wait a minute")
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of the service."""
+
+    settings: Settings
+    engine: Engine
+    store: DocumentStore
+    cache: DiskCache
+    models: ModelRegistry
+    served: ServedModel
+    encoding: EncodingQueue
+    prefect: PrefectRuns
+    launcher: Launcher
+    request_limit: RequestLimit
+    refusal_limit: RequestLimit
+    request_slots: Semaphore
