@@ -5,6 +5,7 @@ from sqlmodel import Session
 from api.schemas import JobLinks, JobResponse
 from api.services import Services
 from feedback.job_state import JobStatus
+from registry.errors import UnavailableError
 from registry.jobs import list_job_documents
 from registry.tables import Job
 
@@ -19,10 +20,18 @@ def build_job_response(session: Session, services: Services, job: Job, status: J
         links=JobLinks(
             job=f"/jobs/{job.id}",
             prefect_run=services.prefect.get_url(job.run_id) if job.run_id else None,
-            mlflow_run=services.models.get_run_url(mlflow_run_id) if mlflow_run_id else None,
+            mlflow_run=_find_run_url(services, mlflow_run_id) if mlflow_run_id else None,
         ),
         document_ids=list(list_job_documents(session, [job.id])),
         triggered_by=job.triggered_by,
         note=job.note,
         created_at=job.created_at,
     )
+
+
+def _find_run_url(services: Services, mlflow_run_id: str) -> str | None:
+    """Return the address of a run; None if MLflow, which must be asked once, does not answer."""
+    try:
+        return services.models.get_run_url(mlflow_run_id)
+    except UnavailableError:
+        return None

@@ -44,6 +44,7 @@ class EntitiesResponse(BaseModel):
 
     document_id: str
     model_version: str | None = Field(description="The version that found them; null before the first feedback")
+    warning: str | None = Field(None, description="Why this version may not be the champion; null if it is")
     entities: list[EntityPublic]
 
 
@@ -184,4 +185,5 @@ class SystemStatus(BaseModel):
     prefect: ComponentStatus
     mlflow: ComponentStatus
     worker: ComponentStatus
+    model: ComponentStatus = Field(description="Whether the champion serves; if not, why, and which version does")
     served_version: str | None

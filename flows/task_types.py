@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import opaque
 
-from registry.errors import ConflictError, UnavailableError
+from registry.errors import ConflictError, NoChampionError, UnavailableError, UnusableModelError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -46,6 +46,7 @@ def computing_task(function: Callable[_P, _R]) -> OpaqueTask[_P, _R]:
 
 
 def _is_outage(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Tell whether a task may succeed when it is retried; a bug would only fail again."""
+    """Tell whether a task may succeed when it is retried; a bug would only fail again, and so would a broken model."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, UnavailableError | ConflictError | OSError)
+    needs_a_person = isinstance(error, NoChampionError | UnusableModelError)
+    return isinstance(error, UnavailableError | ConflictError | OSError) and not needs_a_person

@@ -80,8 +80,12 @@ class UnavailableError(ContractFeedbackError):
     status_code = 503
 
 
-class TamperedModelError(UnavailableError):
-    """The files of a model are not those whose hash was registered."""
+class UnusableModelError(UnavailableError):
+    """A model cannot be loaded: its files are missing, changed, or of another encoder."""
+
+
+class NoChampionError(UnavailableError):
+    """There are versions that were champions, and none is now."""
 
 
 def build_outage_error(service: str) -> UnavailableError:

@@ -4,6 +4,7 @@ The files of a tagger are artifacts of its run before the version is created, so
 """
 
 import json
+import logging
 import shutil
 import tempfile
 import time
@@ -26,15 +27,24 @@ from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.trained_model import TrainedModel
 from registry.cache import build_model_cache, copy_model, hash_files
-from registry.errors import NotFoundError, TamperedModelError, build_outage_error, is_outage_status
+from registry.errors import (
+    NoChampionError,
+    NotFoundError,
+    UnavailableError,
+    UnusableModelError,
+    build_outage_error,
+    is_outage_status,
+)
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
 from registry.tracking import log_chart, log_comparison, log_fine_tuning
 
+_logger = logging.getLogger(__name__)
 CHAMPION, CHALLENGER = "champion", "challenger"
 _SERVED, _TRAINING = "model", "training"  # folders of an MLflow run
 _SHA256 = {_SERVED: "model_sha256", _TRAINING: "training_sha256"}  # tags with the hashes of their files
-_SNAPSHOT = "candidate_snapshot"
+_SNAPSHOT, _SCORES, _PROMOTED_AT = "candidate_snapshot", "scores", "promoted_at"  # tags, too
+_MAX_TAG = 100_000  # characters that MLflow stores in a tag of a version
 _MISSING = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 
 
@@ -85,7 +95,17 @@ class ModelRegistry:
 
     @_needs_mlflow()
     def find_champion(self) -> str | None:
-        """Return the version that is served, None before the first."""
+        """Return the champion, None before the first; raises NoChampionError if it has lost its alias."""
+        champion = self.find_alias()
+        if champion is None and self._search(f"tags.{_PROMOTED_AT} != ''"):
+            raise NoChampionError(
+                f"No version has the alias {CHAMPION!r} in MLflow: promote one with POST /models/{{version}}/promote"
+            )
+        return champion
+
+    @_needs_mlflow()
+    def find_alias(self) -> str | None:
+        """Return the version with the alias of the champion, None if there is none."""
         try:
             return str(self._client.get_model_version_by_alias(self._name, CHAMPION).version)
         except MlflowException as error:
@@ -96,10 +116,11 @@ class ModelRegistry:
     def load_tagger(self, version: str) -> Tagger:
         """Load the tagger that a version serves, from this machine's copy or from MLflow.
 
-        Raises NotFoundError, and TamperedModelError if its files are not those that were registered.
+        Raises NotFoundError, and UnusableModelError if its files are missing, not those that were registered, or of
+        another encoder.
         """
         found = self._get(version)
-        with self._open_folder(str(found.run_id), _SERVED, found.tags) as served:
+        with _is_loadable(f"Version {version}"), self._open_folder(str(found.run_id), _SERVED, found.tags) as served:
             return Tagger.load(served, self._settings.encoder)
 
     @_needs_mlflow()
@@ -111,7 +132,10 @@ class ModelRegistry:
     @_needs_mlflow()
     def get_version(self, version: str) -> ModelVersion:
         """Return a version; raises NotFoundError."""
-        return self._describe(self._get(version), self.find_champion())
+        found = self._get(version)
+        if not _is_ours(found):
+            raise NotFoundError(f"Version {version} was registered by another tool")
+        return self._describe(found, self.find_alias())
 
     @_needs_mlflow()
     def get_lineage(self, version: str) -> Lineage:
@@ -122,15 +146,17 @@ class ModelRegistry:
 
     @_needs_mlflow()
     def list_versions(self) -> list[ModelVersion]:
-        """Return all versions, newest first."""
-        found = self._client.search_model_versions(f"name = '{self._name}'")
-        champion = self.find_champion()
+        """Return all versions but those of other tools, newest first."""
+        champion = self.find_alias()
+        found = filter(_is_ours, self._search())
         return [self._describe(version, champion) for version in sorted(found, key=lambda v: -int(v.version))]
 
     @_needs_mlflow()
     def promote(self, version: str) -> None:
         """Make a version the champion, atomically; raises NotFoundError."""
-        self._client.set_registered_model_alias(self._name, CHAMPION, self._get(version).version)
+        found = self._get(version)
+        self._client.set_model_version_tag(self._name, found.version, _PROMOTED_AT, datetime.now(UTC).isoformat())
+        self._client.set_registered_model_alias(self._name, CHAMPION, found.version)
 
     @_needs_mlflow()
     def save_challenger(
@@ -191,7 +217,7 @@ class ModelRegistry:
     @_needs_mlflow()
     def register(self, run_id: str, outcome: Outcome) -> str:
         """Register the model of an MLflow run with its comparison, unless it is registered; return the version."""
-        for existing in self._client.search_model_versions(f"name = '{self._name}' and run_id = '{run_id}'"):
+        for existing in self._search(f"run_id = '{run_id}'"):
             return str(existing.version)
         log_comparison(self._client, run_id, outcome)
         self._ensure_registered_model()
@@ -202,7 +228,9 @@ class ModelRegistry:
             self._name,
             f"runs:/{run_id}/model",
             run_id,
-            tags={"decision": decision} | {name: tags[name] for name in ("parent_version", *_SHA256.values())},
+            tags={"decision": decision}
+            | {name: tags[name] for name in ("parent_version", *_SHA256.values())}
+            | _build_scores_tag(outcome.challenger),
             description=outcome.reason,
         )
         version = str(created.version)
@@ -234,6 +262,10 @@ class ModelRegistry:
         view = {"mlflow.experimentKind": "custom_model_development"}
         return str(self._client.create_experiment(self._name, tags=view))
 
+    def _search(self, condition: str = "") -> list[MlflowVersion]:
+        of_model = f"name = '{self._name}'"
+        return list(self._client.search_model_versions(f"{of_model} and {condition}" if condition else of_model))
+
     def _ensure_registered_model(self) -> None:
         try:
             self._client.get_registered_model(self._name)
@@ -254,7 +286,8 @@ class ModelRegistry:
         self._cache.add(sha256, lambda new: shutil.copytree(folder, new))
 
     def _load_model(self, run_id: str, tags: Mapping[str, str]) -> TrainedModel:
-        with self._open_folder(run_id, _SERVED, tags) as served:
+        model = f"The model of MLflow run {run_id}"
+        with _is_loadable(model), self._open_folder(run_id, _SERVED, tags) as served:
             if _SHA256[_TRAINING] not in tags:  # a version of an earlier release
                 return TrainedModel.load(served, None, self._settings.encoder)
             with self._open_folder(run_id, _TRAINING, tags) as training:
@@ -269,9 +302,7 @@ class ModelRegistry:
             if path is None:
                 path = Path(self._client.download_artifacts(run_id, name, folder))
                 if hash_files(path) != sha256:
-                    raise TamperedModelError(
-                        f"The model of MLflow run {run_id} is not the one that was registered: promote another version"
-                    )
+                    raise ValueError("its files are not those that were registered")
                 downloaded = path
                 self._cache.add(sha256, lambda new: shutil.copytree(downloaded, new))
             yield path
@@ -279,8 +310,7 @@ class ModelRegistry:
     def _describe(self, found: MlflowVersion, champion: str | None) -> ModelVersion:
         run_id = str(found.run_id)
         parent = found.tags["parent_version"]
-        with tempfile.TemporaryDirectory() as folder:
-            scores = Path(self._client.download_artifacts(run_id, "scores.json", folder)).read_text()
+        scores = found.tags.get(_SCORES) or self._read_scores(run_id)
         return ModelVersion(
             version=str(found.version),
             created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
@@ -291,6 +321,34 @@ class ModelRegistry:
             mlflow_run_id=run_id,
             mlflow_run=self.get_run_url(run_id),
         )
+
+    def _read_scores(self, run_id: str) -> str:
+        """Return the JSON of the scores of a version that has no tag with them, which is slower."""
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(self._client.download_artifacts(run_id, "scores.json", folder)).read_text()
+
+
+def _is_ours(version: MlflowVersion) -> bool:
+    return _SHA256[_SERVED] in version.tags
+
+
+def _build_scores_tag(challenger: ModelScores | None) -> dict[str, str]:
+    scores = challenger.model_dump_json() if challenger else ""
+    return {_SCORES: scores} if 0 < len(scores) <= _MAX_TAG else {}
+
+
+@contextmanager
+def _is_loadable(model: str) -> Iterator[None]:
+    """Raise UnusableModelError, and log the cause, if a model cannot be read from MLflow or from its files."""
+    try:
+        yield
+    except UnavailableError:
+        raise
+    except Exception as error:
+        if isinstance(error, MlflowException | requests.RequestException) and _is_outage(error):
+            raise
+        _logger.warning("%s cannot be loaded", model, exc_info=True)
+        raise UnusableModelError(f"{model} cannot be loaded ({error}): promote another version") from error
 
 
 def _list_spans(documents: Sequence[AnnotationData]) -> dict[str, list[dict[str, Any]]]:

@@ -1,50 +1,93 @@
 """The model that serves extractions: the current champion, kept in memory."""
 
+import logging
 import threading
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from embeddinggemma_feasibility.tagger import Tagger
 from registry.errors import UnavailableError
 from registry.models import ModelRegistry
 
+_PAUSE_SECONDS = 5.0
+
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A tagger and its version; each response uses only one of these."""
+    """A tagger and its version; each response uses only one of these.
+
+    `warning` says why it may not be the champion, None if it is.
+    """
 
     version: str
     tagger: Tagger
+    warning: str | None = None
 
 
 class ServedModel:
-    """Loads the champion when it is first needed, and again when it has changed."""
+    """Loads the champion when it is first needed, and again when it has changed.
 
-    def __init__(self, registry: ModelRegistry) -> None:
-        self._registry = registry
+    If MLflow does not answer, or the champion cannot be loaded, the model loaded last serves, and MLflow is asked again
+    after five seconds: requests do not wait for it meanwhile. `clock` returns monotonic seconds.
+    """
+
+    def __init__(self, registry: ModelRegistry, clock: Callable[[], float] = time.monotonic) -> None:
+        self._registry, self._clock = registry, clock
         self._loading = threading.Lock()
         self._loaded: LoadedModel | None = None
+        self._error: UnavailableError | None = None
+        self._paused_until = 0.0
 
     def get(self) -> LoadedModel | None:
-        """Return the champion, None before the first; if MLflow does not answer, the model loaded last.
+        """Return the champion, or the model loaded last if that cannot be had; None before the first.
 
-        Raises UnavailableError if MLflow does not answer and no model is loaded.
+        Raises UnavailableError if no model is loaded and none can be.
         """
-        loaded = self._loaded
-        if loaded and loaded.version == self.find_version():
-            return loaded
-        with self._loading:
-            try:
-                champion = self._registry.find_champion()
-                if champion and (self._loaded is None or self._loaded.version != champion):
-                    self._loaded = LoadedModel(champion, self._registry.load_tagger(champion))
-            except UnavailableError:
-                if self._loaded is None:
-                    raise
-            return self._loaded
+        if self._error:
+            if self._clock() >= self._paused_until and self._loading.acquire(blocking=False):
+                try:
+                    self._update()
+                finally:
+                    self._loading.release()
+        elif not self._is_current():
+            with self._loading:
+                if not self._error:  # another thread may have met one
+                    self._update()
+        if self._error and self._loaded is None:
+            raise self._error
+        return self._loaded
 
-    def find_version(self) -> str | None:
-        """Return the version that serves now, without loading it."""
+    @property
+    def loaded(self) -> LoadedModel | None:
+        """The model that was loaded last; None before the first."""
+        return self._loaded
+
+    def ask_again(self) -> None:
+        """Ask MLflow with the next request, since somebody has changed the champion."""
+        self._paused_until = 0.0
+
+    def _is_current(self) -> bool:
+        """Tell whether the champion is loaded; an error is left to `_update`, by one thread for all."""
         try:
-            return self._registry.find_champion()
+            return self._loaded is not None and self._loaded.version == self._registry.find_champion()
         except UnavailableError:
-            return self._loaded.version if self._loaded else None
+            return False
+
+    def _update(self) -> None:
+        try:
+            champion = self._registry.find_champion()
+            if champion is None or (self._loaded and self._loaded.version == champion):
+                self._loaded = self._loaded and replace(self._loaded, warning=None)
+            else:
+                self._loaded = LoadedModel(champion, self._registry.load_tagger(champion))
+            self._error = None
+        except UnavailableError as error:
+            if str(error) != str(self._error):
+                _logger.warning("%s; version %s serves", error, self._loaded.version if self._loaded else "no")
+            self._error, self._paused_until = error, self._clock() + _PAUSE_SECONDS
+            if self._loaded:
+                warning = f"{error}. Version {self._loaded.version}, which was loaded before, serves."
+                self._loaded = replace(self._loaded, warning=warning)

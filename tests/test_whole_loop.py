@@ -1,6 +1,12 @@
 """The whole loop over real sockets: API, Prefect server and worker, MLflow, the packaged encoder."""
 
 import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -98,6 +104,51 @@ def test_promoting_an_older_version_serves_it_from_the_next_extraction_on(
         ("local", served, forth), ("local", "1", {"champion": served}),
     ]  # fmt: skip
     assert client.extract(corrected.id)[0] == served
+
+
+def test_version_that_cannot_be_loaded_is_not_promoted(
+    stack: Stack, client: ReviewerClient, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
+) -> None:
+    served = client.extract(corrected.id)[0]
+    broken = first_job["outcome"]["challenger"]["version"]
+    (model,) = stack.folder.glob(f"mlflow/*/{first_job['outcome']['mlflow_run_id']}/artifacts/model")
+    hidden = model.rename(model.with_name("hidden"))
+    shutil.rmtree(stack.folder / "cache" / "models")
+    answer = http.post(f"/models/{broken}/promote")
+    hidden.rename(model)
+    assert answer.status_code == 503
+    assert f"Version {broken} cannot be loaded" in answer.json()["detail"]
+    assert client.extract(corrected.id)[0] == served
+    assert http.get("/system-status").json()["served_version"] == served
+
+
+def test_mlflow_that_hangs_holds_up_no_request_but_the_first(
+    stack: Stack, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
+) -> None:
+    entities = f"/documents/{corrected.id}/entities"
+    before = http.get(entities).json()
+    mlflow = stack.processes["mlflow"].pid
+    os.killpg(mlflow, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(50) as pool:
+            waiting = [pool.submit(http.get, entities) for _ in range(50)]
+            time.sleep(1)
+            assert time_of(lambda: http.get("/health")) < 1
+            answers = [each.result().json() for each in waiting]
+        assert {answer["model_version"] for answer in answers} == {before["model_version"]}
+        assert all("MLflow does not answer" in answer["warning"] for answer in answers)
+        assert time_of(lambda: http.get(entities)) < 2
+        assert time_of(lambda: http.get("/jobs").raise_for_status()) < 7
+        assert not http.get("/system-status").json()["model"]["ok"]
+    finally:
+        os.killpg(mlflow, signal.SIGCONT)
+    wait_until(lambda: http.get(entities).json()["warning"] is None, 20)
+
+
+def time_of(request: Callable[[], object]) -> float:
+    started = time.monotonic()
+    request()
+    return time.monotonic() - started
 
 
 def test_run_again_in_prefect_neither_trains_nor_registers_twice(

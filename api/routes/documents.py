@@ -127,7 +127,7 @@ def extract_entities(document_id: Text, session: SessionDep, services: ServicesD
     if model is None:
         return EntitiesResponse(document_id=document_id, model_version=None, entities=[])
     found = _add_locations(document, model.tagger.extract(document.text, services.cache), services)
-    return EntitiesResponse(document_id=document_id, model_version=model.version, entities=found)
+    return EntitiesResponse(document_id=document_id, model_version=model.version, warning=model.warning, entities=found)
 
 
 def _clean_filename(filename: str | None) -> str:

@@ -31,12 +31,15 @@ def read_model(version: VersionDep, services: ServicesDep, _: ReaderDep) -> Mode
 
 @router.post("/{version}/promote", responses=document_errors(404))
 def promote_model(version: VersionDep, session: SessionDep, services: ServicesDep, caller: TrainerDep) -> ModelVersion:
-    """Serve this version from the next extraction on; promote an older one to roll back.
+    """Serve this version from the next extraction on; promote an older one to roll back. It is loaded first.
 
     Feedback that was set aside because this version was refused counts as learned from then on.
     """
-    record_promotion(session, version, services.models.find_champion())
+    services.models.get_version(version)  # raises NotFoundError for one of another tool
+    services.models.load_tagger(version)
+    record_promotion(session, version, services.models.find_alias())
     services.models.promote(version)
+    services.served.ask_again()
     accept_refused_jobs(session, version, caller.name)
     session.commit()
     return services.models.get_version(version)

@@ -26,9 +26,11 @@ def read_system_status(services: ServicesDep, _: ReaderDep) -> SystemStatus:
         "prefect": _check(services.prefect.check_alive),
         "mlflow": _check(lambda: _check_mlflow(services)),
         "worker": _check(lambda: _check_worker(services)),
+        "model": _check(lambda: _check_model(services)),
     }
+    loaded = services.served.loaded
     return SystemStatus(
-        ok=all(part.ok for part in parts.values()), **parts, served_version=services.served.find_version()
+        ok=all(part.ok for part in parts.values()), **parts, served_version=loaded.version if loaded else None
     )
 
 
@@ -49,7 +51,14 @@ def _check_database(services: Services) -> None:
 
 
 def _check_mlflow(services: Services) -> None:
-    services.models.find_champion()
+    services.models.find_alias()
+
+
+def _check_model(services: Services) -> str:
+    model = services.served.get()
+    if model and model.warning:
+        raise UnavailableError(model.warning)
+    return f"version {model.version}" if model else "no feedback yet"
 
 
 def _check_worker(services: Services) -> str:

@@ -81,6 +81,27 @@ def test_run_with_nothing_marked_and_no_champion_fails_with_the_reason(session: 
     assert "needs at least one annotation" in outcome.reason
 
 
+def test_run_never_starts_from_nothing_because_the_champion_lost_its_alias(
+    session: Session, settings: Settings
+) -> None:
+    learn_from_feedback(LearningRequest(job_id=add_feedback(session, 1)))
+    client = MlflowClient(settings.mlflow_tracking_uri)
+    client.delete_registered_model_alias(settings.model_name, "champion")
+    job_id = add_feedback(session, 2)
+    state = learn_from_feedback(LearningRequest(job_id=job_id), return_state=True)
+    assert state.is_failed()
+    assert "promote one with POST /models/{version}/promote" in str(state.message)
+    session.expire_all()
+    assert get_job(session, job_id).outcome is None
+    client.set_registered_model_alias(settings.model_name, "champion", "1")
+    learn_from_feedback(LearningRequest(job_id=job_id))
+    session.expire_all()
+    outcome = get_job(session, job_id).outcome
+    assert outcome
+    assert outcome.champion
+    assert outcome.champion.version == "1"
+
+
 def test_run_started_by_hand_gets_its_own_job(session: Session) -> None:
     first = get_job(session, add_feedback(session, 1))
     learn_from_feedback(LearningRequest(job_id=first.id))

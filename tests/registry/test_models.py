@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -11,7 +12,7 @@ from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.evaluation import evaluate
-from registry.errors import NotFoundError, TamperedModelError, UnavailableError
+from registry.errors import NoChampionError, NotFoundError, UnavailableError, UnusableModelError
 from registry.models import Lineage, ModelRegistry
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
@@ -66,7 +67,7 @@ def test_model_is_downloaded_only_if_its_cached_copy_is_missing_or_changed(
     hidden = stored.rename(tmp_path / "hidden")
     assert registry.load_tagger(version)
     cached.write_bytes(b"half")
-    with pytest.raises(TamperedModelError):
+    with pytest.raises(UnusableModelError):
         registry.load_tagger(version)
     hidden.rename(stored)
     for _ in range(2):
@@ -81,9 +82,9 @@ def test_version_whose_files_were_changed_is_refused(
     version = register(registry, tuned, contracts, "run-1")
     for file in tmp_path.rglob(name):
         file.write_bytes(file.read_bytes() + b" ")
-    with pytest.raises(TamperedModelError, match="promote another version"):
+    with pytest.raises(UnusableModelError, match="promote another version"):
         registry.load_tagger(version)
-    with pytest.raises(TamperedModelError):
+    with pytest.raises(UnusableModelError):
         registry.find_challenger("run-1")
 
 
@@ -95,7 +96,7 @@ def test_version_whose_files_for_training_were_changed_is_served_but_not_trained
     for file in tmp_path.rglob(name):
         file.write_bytes(file.read_bytes() + b" ")
     assert registry.load_tagger(version)
-    with pytest.raises(TamperedModelError):
+    with pytest.raises(UnusableModelError):
         registry.load_model(version)
 
 
@@ -180,6 +181,55 @@ def test_run_shows_parameters_loss_curve_and_scores_by_type(
     assert run.data.metrics["unseen/value_f1 party"] == scores.value_by_type["party"].f1 > 0
     assert len(client.get_metric_history(run_id, "training/loss")) == len(tuned.losses)
     assert {artifact.path for artifact in client.list_artifacts(run_id)} >= {"lineage.json", "model", "report.png"}
+
+
+def test_champion_that_lost_its_alias_is_missed_and_not_taken_for_none(
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], settings: Settings
+) -> None:
+    version = register(registry, tuned, contracts, "run-1")
+    assert registry.find_champion() is None, "It was never promoted"
+    registry.promote(version)
+    MlflowClient(settings.mlflow_tracking_uri).delete_registered_model_alias(settings.model_name, "champion")
+    with pytest.raises(NoChampionError, match="promote one"):
+        registry.find_champion()
+    assert [found.is_champion for found in registry.list_versions()] == [False]
+    registry.promote(version)
+    assert registry.find_champion() == version
+
+
+def test_version_of_another_tool_is_neither_listed_nor_loaded(
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], settings: Settings
+) -> None:
+    ours = register(registry, tuned, contracts, "run-1")
+    client = MlflowClient(settings.mlflow_tracking_uri)
+    foreign = client.create_model_version(settings.model_name, "file:/tmp/another-tool").version
+    assert [found.version for found in registry.list_versions()] == [ours]
+    with pytest.raises(NotFoundError, match="another tool"):
+        registry.get_version(str(foreign))
+    with pytest.raises(UnusableModelError):
+        registry.load_tagger(str(foreign))
+
+
+def test_version_whose_files_are_gone_is_unusable_and_still_listed(
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], settings: Settings
+) -> None:
+    version = register(registry, tuned, contracts, "run-1")
+    run_id = registry.get_version(version).mlflow_run_id
+    shutil.rmtree(settings.cache_folder)
+    (artifacts,) = Path.cwd().rglob(f"{run_id}/artifacts")
+    shutil.rmtree(artifacts)
+    with pytest.raises(UnusableModelError, match=f"Version {version} cannot be loaded"):
+        registry.load_tagger(version)
+    assert registry.list_versions()[0].scores.unseen.document_count == len(contracts)
+
+
+def test_version_of_another_encoder_is_unusable(
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], settings: Settings
+) -> None:
+    version = register(registry, tuned, contracts, "run-1")
+    another = ModelRegistry(settings.model_copy(update={"encoder": "packaged"}))
+    with pytest.raises(UnusableModelError, match="encoder"):
+        another.load_tagger(version)
 
 
 def test_unknown_version_is_not_found(registry: ModelRegistry) -> None:
