@@ -1,5 +1,6 @@
 """The HTTP service: its routes, and what exists as long as it runs."""
 
+import os
 from asyncio import Semaphore
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -67,6 +68,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             request_limit=RequestLimit(settings.requests_per_minute, "with this key"),
             refusal_limit=RequestLimit(settings.refusals_per_minute, "without a valid key from this address"),
             request_slots=Semaphore(MAX_CONNECTIONS),
+            reading_slots=Semaphore(os.cpu_count() or 1),
         )
         launcher.start()
         encoding.start()

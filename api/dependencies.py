@@ -34,6 +34,15 @@ async def _take_slot(services: ServicesDep) -> AsyncIterator[None]:
         yield
 
 
+async def _take_reading_slot(services: ServicesDep) -> AsyncIterator[None]:
+    """Read no more uploads at once than there are cores; the others wait, and hold neither a thread nor a slot."""
+    async with services.reading_slots:
+        yield
+
+
+ReadingDep = Annotated[None, Depends(_take_reading_slot, scope="function")]
+
+
 def _open_session(
     services: ServicesDep, _: Annotated[None, Depends(_take_slot, scope="function")]
 ) -> Iterator[Session]:

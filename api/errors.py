@@ -24,7 +24,7 @@ _DESCRIPTIONS = {
     503: "Prefect, MLflow, the database or the document store does not work: try again later",
 }
 _SHOWN_CHARACTERS = 200
-_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}}
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}, 503: {"Retry-After": "60"}}
 
 
 class ErrorResponse(BaseModel):

@@ -48,3 +48,4 @@ class Services:
     request_limit: RequestLimit
     refusal_limit: RequestLimit
     request_slots: Semaphore
+    reading_slots: Semaphore

@@ -46,6 +46,10 @@ class DiskCache:
         _delete(entry)
         return None
 
+    def __contains__(self, sha256: str) -> bool:
+        """Tell whether there is an entry of this name now."""
+        return (self._folder / sha256).exists()
+
     @contextlib.contextmanager
     def lock(self, sha256: str) -> Iterator[None]:
         """Let one thread of this process at a time load or add this entry, so that the others find what it added."""

@@ -1,9 +1,7 @@
 """Reading an upload: its text, its pages, and the box of each character."""
 
-import os
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +11,6 @@ from numpy.typing import NDArray
 from intake import pdf_reader
 from registry.errors import InvalidInputError, UnsupportedFileError
 from registry.settings import Settings
-
-_MAX_READERS = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -34,8 +30,7 @@ def read_document(content: bytes, settings: Settings) -> ReadDocument:
     or exceeds a limit of the settings, and for text that is empty or too long.
     """
     if content[:1024].lstrip().startswith(b"%PDF-"):
-        with _MAX_READERS:
-            return _read_pdf(content, settings)
+        return _read_pdf(content, settings)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

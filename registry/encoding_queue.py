@@ -14,6 +14,7 @@ from registry.errors import UnavailableError
 from registry.served_model import ServedModel
 from registry.settings import Settings
 
+LONG_TEXT = 100_000  # characters; an extraction does not encode more itself, which takes ten seconds on two cores
 MAX_WAITING = 100  # 200 MB of text at most, if each has a million characters of Latin script
 _NICENESS = 5  # a third of the weight of the threads that answer requests
 _STOP_SECONDS = 5
@@ -24,7 +25,8 @@ _logger = logging.getLogger(__name__)
 class EncodingQueue:
     """Encodes texts one after another, as the served model does, into the cache.
 
-    A text that it leaves out, because too many wait or for an error, is encoded by its first extraction.
+    A text that it leaves out, because too many wait or for an error, is encoded by its first extraction, or added again
+    by that if it is long.
     """
 
     def __init__(self, settings: Settings, served: ServedModel, cache: DiskCache) -> None:
@@ -46,10 +48,20 @@ class EncodingQueue:
 
     def add(self, text: str) -> None:
         """Have a text encoded soon, unless as many wait as are allowed to."""
+        if text in self._texts.queue:
+            return
         try:
             self._texts.put_nowait(text)
         except Full:
             _logger.warning("%d texts wait to be encoded: one more is left to its first extraction", MAX_WAITING)
+
+    def check_encoded(self, text: str, tagger: Tagger) -> None:
+        """Raise UnavailableError, and have the text encoded, if it is long and not encoded as this tagger needs it."""
+        if len(text) > LONG_TEXT and tagger.cache_key(text) not in self._cache:
+            self.add(text)
+            raise UnavailableError(
+                f"This document of {len(text):,} characters is being read in the background: try again in a minute"
+            )
 
     def _run(self) -> None:
         os.nice(_NICENESS)  # on Linux, of this thread and of those that torch starts for it

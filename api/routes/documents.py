@@ -7,7 +7,7 @@ from fastapi import APIRouter, File, Response, UploadFile, status
 from fastapi.responses import PlainTextResponse
 
 from api.authentication import GuardedRoute
-from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, ServicesDep, SessionDep
+from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, ReadingDep, ServicesDep, SessionDep
 from api.errors import document_errors
 from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
 from api.services import Services
@@ -34,6 +34,7 @@ _ORIGINAL_FILE = {"application/pdf": {"schema": {"type": "string", "format": "bi
 )
 def upload_document(
     file: Annotated[UploadFile, File(description="A PDF with a text layer, or plain text in UTF-8")],
+    _reading: ReadingDep,
     session: SessionDep,
     services: ServicesDep,
     _: AnnotatorDep,
@@ -121,11 +122,15 @@ def delete_document(document_id: Text, session: SessionDep, services: ServicesDe
 
 @router.get("/{document_id}/entities", responses=document_errors(404))
 def extract_entities(document_id: Text, session: SessionDep, services: ServicesDep, _: ReaderDep) -> EntitiesResponse:
-    """Extract the document's entities with the current model; before the first feedback there are none."""
+    """Extract the document's entities with the current model; before the first feedback there are none.
+
+    A document of more than 100,000 characters is read in the background: until then, the answer is 503.
+    """
     document = get_document(session, document_id)
     model = services.served.get()
     if model is None:
         return EntitiesResponse(document_id=document_id, model_version=None, entities=[])
+    services.encoding.check_encoded(document.text, model.tagger)
     found = _add_locations(document, model.tagger.extract(document.text, services.cache), services)
     return EntitiesResponse(document_id=document_id, model_version=model.version, warning=model.warning, entities=found)
 

@@ -14,7 +14,7 @@ from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.evaluation import evaluate
 from embeddinggemma_feasibility.training_config import TrainingConfig
-from registry.encoding_queue import MAX_WAITING
+from registry.encoding_queue import LONG_TEXT, MAX_WAITING
 from registry.models import ModelRegistry
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
@@ -55,6 +55,23 @@ def promote_model(settings: Settings, encoder: Encoder, contracts: list[Annotati
     )
     registry.promote(version)
     return version
+
+
+def test_long_document_is_read_in_the_background_while_others_are_extracted(
+    start: Start, settings: Settings, tiny_encoder: Encoder, contracts: list[AnnotationData]
+) -> None:
+    version = promote_model(settings, tiny_encoder, contracts, TrainingConfig())
+    client = start()
+    long, short = upload(client, "a" * (LONG_TEXT + 1)), upload(client, "b" * LONG_TEXT)
+    first = client.get(f"/documents/{long}/entities")
+    assert first.status_code == 503
+    assert "100,001 characters is being read in the background" in first.json()["detail"]
+    assert first.headers["Retry-After"]
+    assert client.get(f"/documents/{short}/entities").json()["model_version"] == version
+    until = time.monotonic() + 60
+    while client.get(f"/documents/{long}/entities").status_code != 200:
+        assert time.monotonic() < until, "The long document is not read"
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("config", [TrainingConfig(), TrainingConfig(window_pieces=100)], ids=["default", "other"])

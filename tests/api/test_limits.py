@@ -1,9 +1,13 @@
 """Limits on requests, annotations and waiting jobs, each a setting."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from fastapi.testclient import TestClient
 
+from registry.database import MAX_CONNECTIONS
+from registry.errors import InvalidInputError
 from tests.api.conftest import Start
 
 TEXT = "Acme Ltd pays Bell."
@@ -24,6 +28,25 @@ def test_request_above_the_rate_limit_is_refused(start: Start) -> None:
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert "3 requests a minute" in answers[-1].json()["detail"]
     assert answers[-1].headers["Retry-After"] == "60"
+
+
+def test_uploads_that_wait_to_be_read_hold_up_no_other_request(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, released = start(), threading.Event()
+
+    def read_slowly(*_: object) -> None:
+        released.wait(30)
+        raise InvalidInputError("It takes too long")
+
+    monkeypatch.setattr("api.routes.documents.read_document", read_slowly)
+    count = MAX_CONNECTIONS + 10
+    with ThreadPoolExecutor(count + 1) as pool:
+        files = [{"file": ("a.txt", str(number).encode())} for number in range(count)]
+        uploads = [pool.submit(client.post, "/documents", files=file) for file in files]
+        try:
+            assert pool.submit(client.get, "/documents").result(20).status_code == 200
+        finally:
+            released.set()
+        assert {each.result().status_code for each in uploads} == {422}
 
 
 def test_annotation_above_the_limit_is_refused(start: Start) -> None:
