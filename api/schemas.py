@@ -1,7 +1,7 @@
 """The bodies of requests and responses."""
 
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -54,7 +54,7 @@ class AnnotationCreate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     type: EntityType = Field(examples=["governing_law"])
-    value: str = Field(min_length=1, examples=["the laws of Portugal"])
+    value: Annotated[Text, Field(min_length=1)] = Field(examples=["the laws of Portugal"])
     start: int | None = Field(None, ge=0, description="Character offset into the document's text")
     end: int | None = Field(None, ge=1, description="Offset after the last character")
     location: list[Location] | None = Field(None, description="Instead of start and end")

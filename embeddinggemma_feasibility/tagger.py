@@ -275,7 +275,7 @@ class Tagger(nn.Module):
             "adapted_spans": self.adapted_spans,
             "config": self.config.model_dump(),
         }
-        (folder / "tagger.json").write_text(json.dumps(description, indent=2, ensure_ascii=False))
+        (folder / "tagger.json").write_text(json.dumps(description, indent=2, ensure_ascii=False), "utf-8")
 
     @classmethod
     def load(cls, folder: Path, encoder_name: str | None = None) -> "Tagger":
@@ -283,7 +283,7 @@ class Tagger(nn.Module):
 
         Raises ValueError if the encoder is not the one that the tagger was trained on.
         """
-        description: dict[str, Any] = json.loads((folder / "tagger.json").read_text())
+        description: dict[str, Any] = json.loads((folder / "tagger.json").read_text("utf-8"))
         encoder = load_encoder(encoder_name or description["encoder"])
         if encoder.sha256 != description["encoder_sha256"]:
             raise ValueError(f"The model needs the encoder {description['encoder_sha256']}, not {encoder.sha256}")

@@ -1,5 +1,7 @@
 """What a run shows in Prefect: its progress, and a report that a person can read."""
 
+import re
+import string
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import cast
@@ -23,6 +25,7 @@ from registry.outcome import ModelScores, Outcome
 from registry.settings import get_settings
 
 _CONTRADICTIONS_SHOWN = 100
+_PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
 
 
 class Progress:
@@ -74,7 +77,7 @@ def publish_contradictions(contradictions: Sequence[Contradiction]) -> None:
         {
             "document": each.document_id,
             "characters": f"{each.start}-{each.end}",
-            "found as": each.type,
+            "found as": each.type,  # not escaped: the UI shows the cells of a table artifact as plain text
             "confidence": f"{each.confidence:.0%}",
             "marked as": ", ".join(each.marked_as) or "nothing",
         }
@@ -111,7 +114,7 @@ def _score_table(outcome: Outcome) -> list[str]:
         row("corrections reproduced", [reproduced(scores) for _, scores in models]),
         row(f"value F1, {documents} unseen", [f"{scores.unseen.value.f1:.3f}" for _, scores in models]),
         row(f"span F1, {documents} unseen", [f"{scores.unseen.span.f1:.3f}" for _, scores in models]),
-        *(row(f"value F1 {name}", [value_f1(scores.unseen, name) for _, scores in models]) for name in types),
+        *(row(f"value F1 {_escape(name)}", [value_f1(scores.unseen, name) for _, scores in models]) for name in types),
     ]
 
 
@@ -131,4 +134,9 @@ def _count_changes(training: Sequence[AnnotationData], before: Predictions, afte
         yield "| --- | --- | --- | --- | --- |"
         for name, of_type in sorted(counts.items()):
             cells = [of_type[True, True], of_type[True, False], of_type[False, False], of_type[False, True]]
-            yield f"| {name} | {' | '.join(str(cell) for cell in cells)} |"
+            yield f"| {_escape(name)} | {' | '.join(str(cell) for cell in cells)} |"
+
+
+def _escape(name: str) -> str:
+    """Return markdown that shows the name as it is, in one line."""
+    return _PUNCTUATION.sub(r"\\\g<0>", " ".join(name.split()))

@@ -4,7 +4,7 @@ from pydantic import BaseModel, Field
 
 from registry.errors import InvalidInputError
 from registry.tables import AnnotationBase
-from registry.text_types import EntityType, PersonName
+from registry.text_types import EntityType, PersonName, Text
 
 
 class LabelStudioValue(BaseModel):
@@ -12,7 +12,7 @@ class LabelStudioValue(BaseModel):
 
     start: int | None = Field(None, ge=0)
     end: int | None = None
-    text: str | None = None
+    text: Text | None = None
     labels: list[EntityType] = Field(default_factory=list)
 
 

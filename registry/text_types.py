@@ -10,10 +10,29 @@ from registry.tables import MAX_NAME
 def _check_storable(text: str) -> str:
     if "\0" in text:
         raise ValueError("Leave out the NUL character, which PostgreSQL does not store")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"Leave out {text[error.start]!r}, half of a surrogate pair, which no database stores"
+        ) from error
     return text
 
 
+def _check_printable(name: str) -> str:
+    for character in name:
+        if not character.isprintable():
+            raise ValueError(f"Leave out {character!r}, which is not printable")
+    if name != name.strip():
+        raise ValueError("Leave out the spaces at the start and at the end")
+    return name
+
+
 Text = Annotated[str, AfterValidator(_check_storable)]
-EntityType = Annotated[Text, Field(min_length=1, max_length=100)]
+EntityType = Annotated[
+    Text,
+    Field(min_length=1, max_length=100, description="Printable characters without spaces at the start and at the end"),
+    AfterValidator(_check_printable),
+]
 PersonName = Annotated[Text, Field(max_length=MAX_NAME)]
 Note = Annotated[Text, Field(max_length=10_000)]

@@ -1,5 +1,6 @@
 """What an MLflow run shows: parameters, the loss curve, scores by type, a chart."""
 
+import hashlib
 import re
 from datetime import UTC, datetime
 
@@ -13,7 +14,8 @@ from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.evaluation import Evaluation
 from registry.outcome import ModelScores, Outcome
 
-_NOT_IN_A_NAME = re.compile(r"[^\w.\- :/]")
+_NOT_IN_A_METRIC = re.compile(r"[^\w.\- :]")  # MLflow permits slashes too, but not all: it reads a name as a path
+_MAX_LABEL = 30  # characters of a type in the chart
 
 
 def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuningResult, replay: int) -> None:
@@ -46,7 +48,7 @@ def log_comparison(client: MlflowClient, run_id: str, outcome: Outcome) -> None:
     if champion:
         metrics |= _metrics("champion", champion.unseen)
     now = _now()
-    client.log_batch(run_id, [Metric(_clean(name), value, now, 0) for name, value in metrics.items()])
+    client.log_batch(run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
     client.log_dict(run_id, challenger.model_dump(mode="json"), "scores.json")
 
 
@@ -72,7 +74,8 @@ def draw_chart(losses: list[float], challenger: ModelScores, champion: ModelScor
         heights = [of_type[name].f1 if name in of_type else 0.0 for name in types]
         places = [position + 0.4 * index for position in range(len(types))]
         bars.barh(places, heights, 0.38, label=f"{label}: {scores.unseen.value.f1:.2f}")
-    bars.set_yticks([position + 0.2 * (len(both) - 1) for position in range(len(types))], types)
+    middles = [position + 0.2 * (len(both) - 1) for position in range(len(types))]
+    bars.set_yticks(middles, [_shorten(name) for name in types], parse_math=False)
     bars.set(title=f"Value F1 on {challenger.unseen.document_count} unseen documents", xlim=(0, 1))
     bars.legend(loc="lower center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False)
     return figure
@@ -93,13 +96,19 @@ def _draw_reliability(axes: Axes, reliability: Reliability) -> None:
 def _metrics(group: str, evaluation: Evaluation) -> dict[str, float]:
     if not evaluation.document_count:
         return {}
-    by_type = {f"{group}/value_f1 {name}": score.f1 for name, score in evaluation.value_by_type.items()}
-    by_type |= {f"{group}/span_f1 {name}": score.f1 for name, score in evaluation.span_by_type.items()}
+    by_type = {f"{group}/value_f1 {_to_metric(name)}": score.f1 for name, score in evaluation.value_by_type.items()}
+    by_type |= {f"{group}/span_f1 {_to_metric(name)}": score.f1 for name, score in evaluation.span_by_type.items()}
     return {f"{group}/value_f1": evaluation.value.f1, f"{group}/span_f1": evaluation.span.f1, **by_type}
 
 
-def _clean(name: str) -> str:
-    return _NOT_IN_A_NAME.sub("_", name)[:250]
+def _to_metric(name: str) -> str:
+    """Return a type as MLflow permits it in a metric's name; a type that it does not permit gets a hash."""
+    permitted = _NOT_IN_A_METRIC.sub("_", name)
+    return name if permitted == name else f"{permitted} {hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _MAX_LABEL else f"{name[: _MAX_LABEL - 1]}…"
 
 
 def _now() -> int:

@@ -1,5 +1,6 @@
 """What the database cannot store or answer is a documented error; a bug is a 500."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from registry.database import build_engine
 from registry.settings import Settings
 from tests.api.conftest import Start
 from tests.api.test_limits import mark, upload
+
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
@@ -32,10 +35,31 @@ def test_text_that_cannot_be_stored_is_refused(client: TestClient) -> None:
     assert client.post(f"{address}/annotations", json=marked | {"notes": nul}).status_code == 422
     refused = client.post(f"{address}/feedback", json={"annotations": [marked], "note": nul})
     assert (refused.status_code, "NUL" in refused.json()["detail"]) == (422, True)
-    for label in (nul, "", "x" * 101):
+    for label in (nul, "", "x" * 101, "party "):
         value = {"start": 0, "end": 4, "labels": [label]}
         export = [{"annotations": [{"result": [{"type": "labels", "value": value}]}]}]
         assert client.post(f"{address}/annotations/ingest", json=export).status_code == 422
+    assert client.get(f"{address}/annotations").json() == []
+
+
+def test_lone_surrogate_is_refused_in_every_stored_field(client: TestClient) -> None:
+    half, marked = "\ud800", mark("Bell")
+    label = {"type": "labels", "value": {"start": 0, "end": 4, "labels": ["party"]}}
+    bodies: list[tuple[str, object]] = [
+        ("annotations", marked | {"type": f"part{half}"}),
+        ("annotations", marked | {"value": half}),
+        ("annotations", marked | {"reviewer": half}),
+        ("annotations", marked | {"notes": half}),
+        ("feedback", {"annotations": [marked], "note": half}),
+        ("feedback", {"annotations": [marked], "reviewer": half}),
+        ("annotations/ingest", [{"annotations": [{"result": [label], "completed_by": {"email": half}}]}]),
+        ("annotations/ingest", [{"annotations": [{"result": [{**label, "value": {"text": half}}]}]}]),
+    ]
+    address = f"/documents/{upload(client)}"
+    for path, body in bodies:
+        refused = client.post(f"{address}/{path}", content=json.dumps(body), headers=JSON)
+        assert refused.status_code == 422, body
+        assert r"Leave out '\ud800'" in refused.json()["detail"]
     assert client.get(f"{address}/annotations").json() == []
 
 

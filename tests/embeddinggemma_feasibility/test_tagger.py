@@ -1,4 +1,5 @@
 import json
+import locale
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,18 @@ def test_loaded_tagger_extracts_what_the_saved_one_extracted(
     tagger.save(tmp_path)
     loaded = Tagger.load(tmp_path)
     assert [loaded.extract(data.text) for data in contracts] == [tagger.extract(data.text) for data in contracts]
+
+
+def test_tagger_with_a_type_outside_ascii_is_saved_and_loaded_where_the_locale_is_ascii(
+    tagger: Tagger, tmp_path: Path
+) -> None:
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")
+    try:
+        tagger.copy_with_types(["合同金额"]).save(tmp_path)
+        assert Tagger.load(tmp_path).types == ("合同金额",)
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
 
 
 def test_saved_files_are_safetensors_and_json_without_the_encoder(tagger: Tagger, tmp_path: Path) -> None:
