@@ -23,8 +23,8 @@ _EARLIER_AUTOMATIONS = ("Crash a run that is silent", "Crash a run that does not
 def deploy() -> None:
     """Create or update work pool, deployments and automations on the server that Prefect's settings name.
 
-    The deployments are those in `prefect.yaml`, with the names and the work pool of the settings; they keep the schedules
-    that somebody gave them. Raises httpx.HTTPError if the server does not answer or refuses something.
+    The deployments are those in `prefect.yaml`, with the names and the work pool of the settings. They keep the
+    schedules that somebody gave them. Raises httpx.HTTPError if the server does not answer or refuses something.
     """
     settings = get_settings()
     names = dict(name.split("/") for name in (settings.deployment, settings.consolidation_deployment))
@@ -39,18 +39,20 @@ def deploy() -> None:
         for deployment in deployments:
             flow: Flow[..., Any] = load_flow_from_entrypoint(deployment["entrypoint"])
             name = names.get(flow.name, deployment["name"])
-            deployment_id = RunnerDeployment.from_flow(
+            full_name = f"{flow.name}/{name}"
+            RunnerDeployment.from_flow(
                 flow,
                 name,
                 description=deployment["description"],
                 tags=deployment["tags"],
-                schedules=_list_schedules(prefect, f"{flow.name}/{name}"),
+                schedules=_list_schedules(prefect, full_name),
                 concurrency_limit=ConcurrencyLimitConfig(**deployment["concurrency_limit"]),
                 work_pool_name=settings.work_pool,
                 job_variables=deployment["work_pool"]["job_variables"],
                 entrypoint_type=EntrypointType.MODULE_PATH,
             ).apply()
-            for automation in build_automations(TimeLimits(), f"{flow.name}/{name}", deployment_id):
+            deployment_id = prefect.read_deployment_by_name(full_name).id
+            for automation in build_automations(TimeLimits(), full_name, deployment_id):
                 _delete_automations(prefect, automation.name)
                 prefect.create_automation(automation)
 
