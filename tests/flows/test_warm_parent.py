@@ -114,13 +114,14 @@ def test_events_of_a_run_match_the_automations_of_its_deployment(
     related = trigger.match_related
     assert isinstance(related, ResourceSpecification)
     run = start()
-    of_run = EventFilter(resource=EventResourceFilter(id=[f"prefect.flow-run.{run.id}"]))
     expected = {f"prefect.flow-run.{name}" for name in ("Pending", "Running", "heartbeat", "Completed")}
 
     def list_matching() -> set[str]:
-        return {event.event for event in prefect.read_events(of_run).events if related.includes(event.related)}
+        of_run = EventFilter(resource=EventResourceFilter(id=[f"prefect.flow-run.{run.id}"]))  # until now
+        found = prefect.read_events(of_run, limit=50).events
+        return {event.event for event in found if related.includes(event.related)}
 
-    wait_until(lambda: expected <= list_matching())
+    wait_until(lambda: expected <= list_matching(), 30)
 
 
 def test_parent_has_only_its_main_thread(elsewhere: Stack) -> None:
