@@ -17,7 +17,7 @@ from feedback.automations import build_automations
 from feedback.time_limits import TimeLimits
 from registry.settings import get_settings
 
-_EARLIER_AUTOMATIONS = ("Crash a run that is silent", "Crash a run that does not begin")  # of every flow's runs
+_EARLIER_AUTOMATIONS = ("Crash a run that is silent", "Crash a run that does not begin")  # matched every flow
 
 
 def deploy() -> None:
