@@ -15,38 +15,51 @@ from prefect.workers.process import ProcessWorker
 
 from feedback.automations import build_automations
 from feedback.time_limits import TimeLimits
+from registry.settings import get_settings
+
+_EARLIER_AUTOMATIONS = ("Crash a run that is silent", "Crash a run that does not begin")  # matched every flow
 
 
 def deploy() -> None:
     """Create or update work pool, deployments and automations on the server that Prefect's settings name.
 
-    The deployments are those in `prefect.yaml`, as `prefect deploy --all` creates them; they keep the schedules that
-    somebody gave them. Raises httpx.HTTPError if the server does not answer or refuses something.
+    The deployments are those in `prefect.yaml`, with the names and the work pool of the settings. They keep the
+    schedules that somebody gave them. Raises httpx.HTTPError if the server does not answer or refuses something.
     """
+    settings = get_settings()
+    names = dict(name.split("/") for name in (settings.deployment, settings.consolidation_deployment))
     deployments = yaml.safe_load((files("flows") / "prefect.yaml").read_text())["deployments"]
-    [pool_name] = {deployment["work_pool"]["name"] for deployment in deployments}
     template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as prefect:
         prefect.create_work_pool(
-            WorkPoolCreate(name=pool_name, type=ProcessWorker.type, base_job_template=template), overwrite=True
+            WorkPoolCreate(name=settings.work_pool, type=ProcessWorker.type, base_job_template=template), overwrite=True
         )
+        for name in _EARLIER_AUTOMATIONS:
+            _delete_automations(prefect, name)
         for deployment in deployments:
             flow: Flow[..., Any] = load_flow_from_entrypoint(deployment["entrypoint"])
+            name = names.get(flow.name, deployment["name"])
+            full_name = f"{flow.name}/{name}"
             RunnerDeployment.from_flow(
                 flow,
-                deployment["name"],
+                name,
                 description=deployment["description"],
                 tags=deployment["tags"],
-                schedules=_list_schedules(prefect, f"{flow.name}/{deployment['name']}"),
+                schedules=_list_schedules(prefect, full_name),
                 concurrency_limit=ConcurrencyLimitConfig(**deployment["concurrency_limit"]),
-                work_pool_name=pool_name,
+                work_pool_name=settings.work_pool,
                 job_variables=deployment["work_pool"]["job_variables"],
                 entrypoint_type=EntrypointType.MODULE_PATH,
             ).apply()
-        for automation in build_automations(TimeLimits()):
-            for earlier in prefect.read_automations_by_name(automation.name):
-                prefect.delete_automation(earlier.id)
-            prefect.create_automation(automation)
+            deployment_id = prefect.read_deployment_by_name(full_name).id
+            for automation in build_automations(TimeLimits(), full_name, deployment_id):
+                _delete_automations(prefect, automation.name)
+                prefect.create_automation(automation)
+
+
+def _delete_automations(prefect: SyncPrefectClient, name: str) -> None:
+    for automation in prefect.read_automations_by_name(name):
+        prefect.delete_automation(automation.id)
 
 
 def _list_schedules(prefect: SyncPrefectClient, name: str) -> list[DeploymentScheduleCreate]:

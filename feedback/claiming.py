@@ -1,6 +1,7 @@
 """How jobs pass to flow runs: launched for one, claimed, answered, or released when the run fails."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from itertools import count
 
 from sqlalchemy import ColumnElement, false
@@ -16,10 +17,20 @@ _SUSPECT_FAILURES = 2
 _MAX_SUSPECTS = 64  # claimed together after the second failure; halved at each further one
 
 
-def find_unlaunched_job(session: Session, excluded: Collection[str] = ()) -> Job | None:
-    """Return the oldest unanswered job that no run was launched for or has claimed."""
-    query = select(Job).where(UNANSWERED, Job.run_id.is_(None), col(Job.id).not_in(excluded))
+def find_unlaunched_job(session: Session, now: datetime, longest_pause_seconds: float) -> Job | None:
+    """Return the oldest unanswered job that no run was launched for or has claimed and that is not paused.
+
+    A pause that ends later than the longest one is void: the clock was set back.
+    """
+    until, latest = col(Job.paused_until), now + timedelta(seconds=longest_pause_seconds)
+    query = select(Job).where(UNANSWERED, Job.run_id.is_(None), or_(until.is_(None), until <= now, until > latest))
     return session.exec(query.order_by(col(Job.number)).limit(1)).first()
+
+
+def store_launched_run(session: Session, job_id: str, failures: int, run_id: str) -> None:
+    """Store the run launched for a job with so many failures, unless another process has counted its failure since."""
+    same = and_(Job.id == job_id, Job.failures == failures)
+    session.exec(update(Job).where(same).values(launched_run_id=run_id))
 
 
 def list_unanswered_runs(session: Session) -> list[str]:
@@ -72,29 +83,28 @@ def answer_jobs(session: Session, job_ids: Sequence[str], outcome: Outcome) -> N
     session.exec(update(Job).where(col(Job.id).in_(job_ids)).values(outcome=outcome))
 
 
-def release_jobs(session: Session, run_id: str, reason: str) -> dict[str, int]:
-    """Release the jobs of a run that ended without answering them; return the number of failures of each.
+def release_jobs(session: Session, run_id: str, reason: str) -> Sequence[Job]:
+    """Release the jobs of a run that ended without answering them, count the failure, and return them.
 
     They are launched again, except those with MAX_FAILURES failures, which are answered with the reason. If two
     processes release the jobs of one run at once, one of them does.
     """
     reason = reason.replace("\0", "")  # PostgreSQL stores no NUL characters
-    released = session.exec(
+    updated = session.exec(
         update(Job)
         .where(*_unanswered_by(run_id))
         .values(claiming_run_id=None, launched_run_id=None, failures=Job.failures + 1, last_failure=reason)
         .returning(Job)
         .execution_options(populate_existing=True)
     )
-    failures = {}
-    for job in released.scalars().all():
-        failures[job.id] = job.failures
+    released = updated.scalars().all()
+    for job in released:
         if job.failures >= MAX_FAILURES:
             answer = f"{job.failures} runs failed, the last because: {reason}. The annotations are kept."
             job.outcome = Outcome(decision=Decision.FAILED, reason=answer, flow_run_id=run_id)
             session.add(job)
     session.flush()
-    return failures
+    return released
 
 
 def split_jobs(session: Session, job_ids: Sequence[str], reason: str) -> None:
@@ -104,7 +114,13 @@ def split_jobs(session: Session, job_ids: Sequence[str], reason: str) -> None:
     session.exec(
         update(Job)
         .where(col(Job.id).in_(job_ids))
-        .values(claiming_run_id=None, launched_run_id=None, failures=_SUSPECT_FAILURES + halvings, last_failure=refused)
+        .values(
+            claiming_run_id=None,
+            launched_run_id=None,
+            failures=_SUSPECT_FAILURES + halvings,
+            last_failure=refused,
+            paused_until=None,
+        )
     )
 
 

@@ -2,13 +2,19 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from feedback.claiming import cancel_jobs, find_unlaunched_job, list_unanswered_runs, release_jobs
+from feedback.claiming import (
+    cancel_jobs,
+    find_unlaunched_job,
+    list_unanswered_runs,
+    release_jobs,
+    store_launched_run,
+)
 from feedback.consolidation import find_due_consolidation
 from feedback.job_state import JobStatus, RunState
 from feedback.prefect_runs import PrefectRuns
@@ -21,18 +27,22 @@ _logger = logging.getLogger(__name__)
 _UNKNOWN_RUN = RunState(JobStatus.FAILED, "Prefect no longer knows the run")
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Launcher:
     """Starts the deployment for waiting jobs, when woken and at regular intervals.
 
     The jobs of a failed, crashed or deleted run are launched again after a pause; those of a cancelled run are answered
-    as cancelled. When no job waits and enough is new, it starts a consolidation. `clock` returns monotonic seconds.
+    as cancelled. When no job waits and enough is new, it starts a consolidation. Several API processes may each have
+    a launcher: what they have to agree on is in the jobs' rows.
     """
 
     def __init__(
-        self, engine: Engine, prefect: PrefectRuns, limits: TimeLimits, clock: Callable[[], float] = time.monotonic
+        self, engine: Engine, prefect: PrefectRuns, limits: TimeLimits, clock: Callable[[], datetime] = _now
     ) -> None:
         self._engine, self._prefect, self._limits, self._clock = engine, prefect, limits, clock
-        self._paused_until: dict[str, float] = {}
         self._considered_snapshot: int | None = None
         self._woken, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
@@ -61,12 +71,10 @@ class Launcher:
             states = self._prefect.read_states(run_ids) if run_ids else {}
             for run_id in run_ids:
                 self._settle(session, run_id, states.get(run_id, _UNKNOWN_RUN))
-            now = self._clock()
-            self._paused_until = {job_id: until for job_id, until in self._paused_until.items() if until > now}
-            job = find_unlaunched_job(session, self._paused_until)
+            job = find_unlaunched_job(session, self._clock(), self._limits.longest_pause_seconds)
             if job and not any(state.status == JobStatus.PENDING for state in states.values()):
-                job.launched_run_id = self._prefect.start(job, list_job_documents(session, [job.id]))
-                session.add(job)
+                run_id = self._prefect.start(job, list_job_documents(session, [job.id]))
+                store_launched_run(session, job.id, job.failures, run_id)
                 session.commit()
 
     def start_due_consolidation(self) -> None:
@@ -91,9 +99,10 @@ class Launcher:
         """Release or answer the jobs of a run that has ended without an answer; crash a run that has died."""
         if state.status == JobStatus.FAILED:
             reason = state.message or "Prefect gives no reason"
-            for job_id, failures in release_jobs(session, run_id, reason).items():
-                _logger.warning("Run %s, failure %d of job %s: %s", run_id, failures, job_id, reason)
-                self._paused_until[job_id] = self._clock() + self._limits.pause_before_launch(failures)
+            for job in release_jobs(session, run_id, reason):
+                _logger.warning("Run %s, failure %d of job %s: %s", run_id, job.failures, job.id, reason)
+                job.paused_until = self._clock() + timedelta(seconds=self._limits.pause_before_launch(job.failures))
+                session.add(job)
             session.commit()
         elif state.status == JobStatus.CANCELLED:
             cancel_jobs(session, run_id)

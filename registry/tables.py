@@ -159,6 +159,9 @@ class Job(SQLModel, table=True):
     )
     failures: int = Field(default=0, description="Number of runs that ended without an answer")
     last_failure: str | None = Field(default=None, sa_type=Text, description="Why the last of those runs ended")
+    paused_until: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="No run is launched for this job before"
+    )
     outcome: Outcome | None = Field(default=None, sa_type=OutcomeColumn, description="The answer")
     candidate_run_id: str | None = Field(default=None, description="The MLflow run of the consolidated model")
     candidate_snapshot: int | None = Field(

@@ -15,12 +15,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def silent_runs_crash_soon(breakable: BreakableInstallation) -> Iterator[None]:
     """Crash a run that is silent for 10 s, although a living run may be silent for longer."""
+    soon = TimeLimits().model_copy(update={"silence_seconds": 10, "start_seconds": 10})
     with connect_to_prefect(breakable.stack) as prefect:
-        created = []
-        soon = TimeLimits().model_copy(update={"silence_seconds": 10, "start_seconds": 10})
-        for automation in build_automations(soon):
-            automation.name += " soon"
-            created.append(prefect.create_automation(automation))
+        deployment = prefect.read_deployment_by_name("learn-from-feedback/feedback").id
+        built = build_automations(soon, "learn-from-feedback/feedback soon", deployment)
+        created = [prefect.create_automation(automation) for automation in built]
         yield
         for automation_id in created:
             prefect.delete_automation(automation_id)

@@ -17,8 +17,8 @@ from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.process import ProcessWorker
 
 from flows.warm.heartbeat import set_heartbeat_interval
+from registry.settings import get_settings
 
-_POOL = "contract-feedback"
 # A scheduled run may be due; a run that ends frees the concurrency slot that another waits for.
 _STATES_TO_POLL_AFTER = ("Scheduled", "Completed", "Failed", "Crashed", "Cancelled")
 _RECONNECT_SECONDS = 5
@@ -29,7 +29,7 @@ async def main() -> None:
     """Work until a signal ends the process, as `prefect worker start` does."""
     set_heartbeat_interval()
     setup_signal_handlers_worker(os.getpid(), "the process worker", _logger.info)
-    worker = ProcessWorker(work_pool_name=_POOL)
+    worker = ProcessWorker(work_pool_name=get_settings().work_pool)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(worker.start)
         tasks.start_soon(_poll_after_events, worker)

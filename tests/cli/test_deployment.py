@@ -1,13 +1,19 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.states import Pending, Running
 
 from cli.installation import Stack
+from feedback.automations import build_automations
+from feedback.time_limits import TimeLimits
+from tests.faults import wait_until
 
 COMMAND = (sys.executable, "-m", "cli.command_line", "deploy")
 
@@ -21,7 +27,12 @@ def test_deploy_can_be_repeated(stack: Stack) -> None:
         automations = sorted(automation.name for automation in prefect.read_automations())
         pool = prefect.read_work_pool("contract-feedback")
     assert (pool.type, pool.concurrency_limit) == ("process", None)
-    assert automations == ["Crash a run that does not begin", "Crash a run that is silent"]
+    assert automations == [
+        "Crash a run of consolidate/consolidation that does not begin",
+        "Crash a run of consolidate/consolidation that is silent",
+        "Crash a run of learn-from-feedback/feedback that does not begin",
+        "Crash a run of learn-from-feedback/feedback that is silent",
+    ]
     assert deployment["description"].startswith("Fine-tunes")
     assert deployment["entrypoint"] == "flows.feedback.learn_from_feedback"
     assert deployment["job_variables"] == {"command": "python3 -m flows.warm.client"}
@@ -38,6 +49,67 @@ def test_deploy_can_be_repeated(stack: Stack) -> None:
     assert consolidation["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     assert not consolidation["parameter_openapi_schema"]["properties"]
     assert deployment["tags"] == consolidation["tags"] == ["contract-feedback"]
+
+
+def test_silent_runs_are_crashed_and_those_of_another_deployment_are_not(stack: Stack) -> None:
+    soon = TimeLimits().model_copy(update={"silence_seconds": 10, "start_seconds": 10})
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
+        flow = prefect.create_flow_from_name("silent")
+        own, other = (prefect.create_deployment(flow, name) for name in ("own", "other"))
+        automations = [prefect.create_automation(built) for built in build_automations(soon, "silent/own", own)]
+
+        def start_silent_runs(deployment: UUID) -> list[UUID]:
+            runs = [prefect.create_flow_run_from_deployment(deployment).id for _ in range(2)]
+            for run_id, state in zip(runs, (Running, Pending), strict=True):
+                prefect.set_flow_run_state(run_id, state(), force=True)
+            return runs
+
+        def read_states(runs: list[UUID]) -> list[str | None]:
+            return [prefect.read_flow_run(run_id).state_name for run_id in runs]
+
+        others, owns = start_silent_runs(other), start_silent_runs(own)
+        wait_until(lambda: read_states(owns) == ["Crashed", "Crashed"])
+        time.sleep(1)
+        assert read_states(others) == ["Running", "Pending"]
+        for automation in automations:
+            prefect.delete_automation(automation)
+
+
+def test_deploy_replaces_the_automations_of_a_deployment_created_anew_and_those_of_an_earlier_commit(
+    stack: Stack,
+) -> None:
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
+        [earlier, _] = build_automations(TimeLimits(), "every/flow", UUID(int=0))
+        prefect.create_automation(earlier.model_copy(update={"name": "Crash a run that is silent"}))
+        prefect.delete_deployment(prefect.read_deployment_by_name("consolidate/consolidation").id)
+        subprocess.run(COMMAND, env=stack.environment, capture_output=True, check=True)
+        found = {automation.name: automation.model_dump_json() for automation in prefect.read_automations()}
+        created = prefect.read_deployment_by_name("consolidate/consolidation").id
+    assert len(found) == 4
+    assert f"prefect.deployment.{created}" in found["Crash a run of consolidate/consolidation that is silent"]
+
+
+def test_second_installation_on_a_server_has_deployments_automations_and_a_pool_of_its_own(stack: Stack) -> None:
+    second = {
+        "CONTRACT_FEEDBACK_DEPLOYMENT": "learn-from-feedback/second",
+        "CONTRACT_FEEDBACK_CONSOLIDATION_DEPLOYMENT": "consolidate/second",
+        "CONTRACT_FEEDBACK_WORK_POOL": "second",
+    }
+    environment = stack.environment | second
+    subprocess.run(COMMAND, env=environment, capture_output=True, check=True)
+    worker = subprocess.Popen([sys.executable, "-m", "flows.warm.worker"], env=environment, stderr=subprocess.DEVNULL)
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
+        wait_until(lambda: len(prefect.read_workers_for_work_pool("second")) == 1)
+        worker.terminate()
+        worker.wait()
+        for flow in ("learn-from-feedback", "consolidate"):
+            deployment = prefect.read_deployment_by_name(f"{flow}/second")
+            assert deployment.work_pool_name == "second"
+            for name in (f"Crash a run of {flow}/second that {ending}" for ending in ("is silent", "does not begin")):
+                [automation] = prefect.read_automations_by_name(name)
+                prefect.delete_automation(automation.id)
+            prefect.delete_deployment(deployment.id)
+        prefect.delete_work_pool("second")
 
 
 def test_schedule_that_somebody_gave_the_consolidation_survives_a_deploy(stack: Stack) -> None:

@@ -1,5 +1,6 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 from sqlmodel import Session
@@ -17,11 +18,12 @@ from feedback.claiming import (
     list_unanswered_runs,
     release_jobs,
     split_jobs,
+    store_launched_run,
 )
 from feedback.consolidation import Candidate, add_consolidation
 from registry.jobs import list_learned_documents
 from registry.outcome import Decision, ModelScores, Outcome
-from tests.feedback.jobs import add_feedback, outcome
+from tests.feedback.jobs import add_feedback, find_waiting_job, outcome
 
 
 def test_run_claims_all_waiting_jobs_and_the_next_run_none(session: Session) -> None:
@@ -65,12 +67,53 @@ def test_job_of_a_failed_run_waits_again_with_the_reason(session: Session) -> No
     session.add(job)
     claim_jobs(session, "run-1", job.id)
     assert list_unanswered_runs(session) == ["run-1"]
-    assert release_jobs(session, "run-1", "the disk is full") == {job.id: 1, other.id: 1}
-    assert release_jobs(session, "run-1", "the disk is full") == {}
+    released = release_jobs(session, "run-1", "the disk is full")
+    assert {job.id: job.failures for job in released} == {job.id: 1, other.id: 1}
+    assert release_jobs(session, "run-1", "the disk is full") == []
     session.refresh(job)
     assert [job.launched_run_id, job.claiming_run_id, job.last_failure] == [None, None, "the disk is full"]
-    waiting = [find_unlaunched_job(session), find_unlaunched_job(session, [job.id])]
-    assert [found.id for found in waiting if found] == [job.id, other.id]
+    assert find_waiting_job(session) == job
+
+
+def test_two_processes_that_see_the_same_failed_run_count_it_once(engine: Engine, session: Session) -> None:
+    job, _ = add_feedback(session, "a")
+    store_launched_run(session, job.id, 0, "run-1")
+    session.commit()
+    assert list_unanswered_runs(session) == ["run-1"]
+    assert len(release_jobs(session, "run-1", "the disk is full")) == 1
+
+    def release_beside() -> int:
+        with Session(engine) as other, other.begin():
+            seen = list_unanswered_runs(other)
+            return sum(len(release_jobs(other, run_id, "the disk is full")) for run_id in seen)
+
+    with ThreadPoolExecutor() as pool:
+        released_beside = pool.submit(release_beside)
+        time.sleep(0.5)
+        session.commit()
+    assert released_beside.result() == 0
+    session.refresh(job)
+    assert job.failures == 1
+
+
+def test_run_whose_failure_was_counted_before_its_launch_was_stored_is_not_counted_again(session: Session) -> None:
+    job, _ = add_feedback(session, "a")
+    store_launched_run(session, job.id, 0, "run-1")
+    release_jobs(session, "run-1", "the disk is full")
+    store_launched_run(session, job.id, 0, "run-1")  # by a second process, to which Prefect gave the same run
+    assert list_unanswered_runs(session) == []
+
+
+def test_paused_job_is_passed_over_until_its_pause_ends_or_the_clock_is_set_back(session: Session) -> None:
+    paused, other = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
+    now = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    paused.paused_until = now + timedelta(seconds=300)
+    session.add(paused)
+    found = [
+        find_unlaunched_job(session, now + timedelta(seconds=seconds), longest_pause_seconds=300)
+        for seconds in (-3600, -1, 0, 299, 300)
+    ]
+    assert found == [paused, paused, other, other, paused]
 
 
 def test_job_that_failed_twice_is_not_claimed_by_runs_of_other_jobs(session: Session) -> None:
@@ -102,7 +145,7 @@ def test_job_is_answered_with_the_reason_after_many_runs(session: Session) -> No
     assert job.outcome
     assert job.outcome.decision == Decision.FAILED
     assert "MLflow is gone" in job.outcome.reason
-    assert find_unlaunched_job(session) is None
+    assert find_waiting_job(session) is None
 
 
 def test_run_that_refused_its_job_may_be_run_again(session: Session) -> None:
@@ -151,7 +194,7 @@ def test_consolidation_is_claimed_only_by_its_own_run_and_with_no_feedback(sessi
 def test_refused_batch_is_tried_in_parts_until_only_the_bad_job_is_refused_alone(session: Session) -> None:
     jobs = [add_feedback(session, str(number))[0] for number in range(12)]
     bad, sizes = jobs[7].id, list[int]()
-    while waiting := find_unlaunched_job(session):
+    while waiting := find_waiting_job(session):
         claimed = [job.id for job in claim_jobs(session, f"run-{len(sizes)}", waiting.id)]
         sizes.append(len(claimed))
         assert len(sizes) <= 12
@@ -168,11 +211,14 @@ def test_refused_batch_is_tried_in_parts_until_only_the_bad_job_is_refused_alone
 
 def test_job_refused_together_with_others_tells_so_and_is_claimed_by_no_other_feedback(session: Session) -> None:
     refused = [add_feedback(session, name)[0].id for name in "ab"]
-    claim_jobs(session, "run-1", refused[0])
+    for job in claim_jobs(session, "run-1", refused[0]):
+        job.paused_until = datetime.now(UTC) + timedelta(seconds=300)
+        session.add(job)
     split_jobs(session, refused, "Worse.")
     fresh = add_feedback(session, "c")[0].id
-    waiting = find_unlaunched_job(session)
+    waiting = find_waiting_job(session)
     assert waiting
+    assert waiting.paused_until is None
     assert waiting.last_failure == "Refused together with 1 other jobs, so each part is tried alone. Worse."
     assert [job.id for job in claim_jobs(session, "run-2", fresh)] == [fresh]
     assert [job.id for job in claim_jobs(session, "run-3", refused[1])] == [refused[1]]

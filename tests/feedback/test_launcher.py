@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from cli.installation import Stack
-from feedback.claiming import answer_jobs, claim_jobs, find_unlaunched_job
+from feedback.claiming import MAX_FAILURES, answer_jobs, claim_jobs
 from feedback.job_state import JobStatus
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
@@ -24,7 +24,7 @@ from registry.jobs import add_job, get_snapshot, list_job_documents
 from registry.outcome import Decision
 from registry.settings import Settings
 from registry.tables import Job, JobType
-from tests.feedback.jobs import add_feedback, outcome
+from tests.feedback.jobs import add_feedback, find_waiting_job, outcome
 from tests.registry.test_annotations import add_document, marked
 
 LIMITS = TimeLimits(first_pause_seconds=70, missed_event_seconds=1000)
@@ -38,9 +38,6 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         self.seconds += seconds
-
-    def monotonic(self) -> float:
-        return self.seconds
 
     def utc(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self.seconds)
@@ -78,7 +75,7 @@ def prefect(server: SyncPrefectClient, unattended: Settings, clock: Clock) -> Pr
 
 @pytest.fixture
 def launcher(engine: Engine, prefect: PrefectRuns, clock: Clock) -> Launcher:
-    return Launcher(engine, prefect, LIMITS, clock.monotonic)
+    return Launcher(engine, prefect, LIMITS, clock.utc)
 
 
 @pytest.fixture
@@ -170,15 +167,43 @@ def test_job_whose_run_ended_without_an_answer_is_launched_again(
     else:
         server.delete_flow_run(first)
     check_released(session, launcher, job)
-    clock.advance(69)
+    clock.advance(50)
     launcher.launch_waiting()
     session.refresh(job)
     assert job.launched_run_id is None
     session.commit()
-    clock.advance(2)
+    clock.advance(20)
     launcher.launch_waiting()
     session.refresh(job)
     assert job.launched_run_id not in (None, str(first))
+
+
+@pytest.mark.parametrize("launcher_count", [1, 2])
+def test_job_whose_runs_always_fail_is_launched_as_often_and_answered_as_late_by_two_launchers_as_by_one(
+    session: Session,
+    engine: Engine,
+    prefect: PrefectRuns,
+    server: SyncPrefectClient,
+    clock: Clock,
+    launcher_count: int,
+) -> None:
+    limits = TimeLimits(longest_pause_seconds=30)
+    launchers = [Launcher(engine, prefect, limits, clock.utc) for _ in range(launcher_count)]
+    job = trigger_model_feedback(session, launchers[0], add_document(session), [marked("Bell")])
+    began, runs = clock.utc(), set()
+    while not job.outcome:
+        for launcher in launchers:
+            launcher.launch_waiting()
+            session.refresh(job)
+            session.commit()
+            if job.launched_run_id and job.launched_run_id not in runs:
+                runs.add(job.launched_run_id)
+                server.set_flow_run_state(launched_run(job), Failed(message="the worker is broken"), force=True)
+        clock.advance(limits.launch_seconds)
+    paused = sum(limits.pause_before_launch(failures) for failures in range(1, MAX_FAILURES))
+    took = (clock.utc() - began).total_seconds()
+    assert (job.outcome.decision, len(runs)) == (Decision.FAILED, MAX_FAILURES)
+    assert paused <= took <= paused + 2 * limits.launch_seconds * MAX_FAILURES
 
 
 @pytest.mark.parametrize("state", [Running, Pending])
@@ -234,11 +259,11 @@ def test_feedback_while_prefect_is_away_waits_and_is_launched_later(
     job = trigger_model_feedback(session, prefect_away, add_document(session), [marked("Bell")])
     with pytest.raises(UnavailableError):
         prefect_away.launch_waiting()
-    assert (waiting := find_unlaunched_job(session))
+    assert (waiting := find_waiting_job(session))
     assert waiting.id == job.id
     session.commit()
     launcher.launch_waiting()
-    assert find_unlaunched_job(session) is None
+    assert find_waiting_job(session) is None
 
 
 def learn(session: Session, count: int) -> None:
@@ -260,7 +285,7 @@ def test_consolidation_starts_once_when_enough_is_new_though_two_launchers_look(
     launcher.start_due_consolidation()
     assert read_consolidations(prefect) == []
     learn(session, 1)
-    other = Launcher(engine, prefect, LIMITS, clock.monotonic)
+    other = Launcher(engine, prefect, LIMITS, clock.utc)
     for each in (launcher, other, launcher):
         each.start_due_consolidation()
     assert len(read_consolidations(prefect)) == 1

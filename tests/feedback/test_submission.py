@@ -4,13 +4,14 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from feedback.claiming import answer_jobs, find_unlaunched_job
+from feedback.claiming import answer_jobs
 from feedback.launcher import Launcher
 from feedback.submission import create_training_run, trigger_model_feedback
 from registry.annotations import list_annotations
 from registry.documents import get_document
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.outcome import Decision, Outcome
+from tests.feedback.jobs import find_waiting_job
 from tests.registry.test_annotations import add_document, marked
 
 
@@ -21,7 +22,7 @@ def test_wrong_annotation_stores_neither_annotations_nor_job(session: Session, p
     with pytest.raises(InvalidInputError):
         trigger_model_feedback(session, prefect_away, document, [marked("Acme Ltd"), wrong])
     session.rollback()
-    assert find_unlaunched_job(session) is None
+    assert find_waiting_job(session) is None
     with pytest.raises(InvalidInputError, match="no approved annotations"):
         trigger_model_feedback(session, prefect_away, document)
 
@@ -84,4 +85,4 @@ def test_empty_list_is_feedback_that_a_document_has_no_entities(session: Session
 def test_training_run_on_an_unknown_document_stores_no_job(session: Session, prefect_away: Launcher) -> None:
     with pytest.raises(NotFoundError, match="no document none"):
         create_training_run(session, prefect_away, [add_document(session).id, "none"], "ana")
-    assert find_unlaunched_job(session) is None
+    assert find_waiting_job(session) is None

@@ -1,4 +1,5 @@
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from prefect.events.schemas.automations import EventTrigger
@@ -9,7 +10,7 @@ from feedback.time_limits import TimeLimits
 
 
 def test_shipped_limits_crash_a_silent_run_within_a_minute_and_one_that_does_not_begin_within_90_seconds() -> None:
-    triggers = [automation.trigger for automation in build_automations(TimeLimits())]
+    triggers = [automation.trigger for automation in build_automations(TimeLimits(), "flow/name", uuid4())]
     assert all(isinstance(trigger, EventTrigger) for trigger in triggers)
     within = [trigger.within for trigger in triggers if isinstance(trigger, EventTrigger)]
     assert within == [timedelta(seconds=45), timedelta(seconds=90)]

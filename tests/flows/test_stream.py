@@ -7,10 +7,10 @@ import pytest
 from sqlmodel import Session
 
 from embeddinggemma_feasibility.annotation_data import Span
-from feedback.claiming import find_unlaunched_job
 from flows.feedback import LearningRequest, learn_from_feedback
 from registry.jobs import get_job
 from registry.outcome import Decision
+from tests.feedback.jobs import find_waiting_job
 from tests.flows.test_feedback import add_feedback
 
 pytestmark = pytest.mark.usefixtures("flow_environment")
@@ -29,7 +29,7 @@ def swap_labels(spans: tuple[Span, ...]) -> tuple[Span, ...]:
 
 def learn_all(session: Session) -> None:
     """Run the flow, as the launcher does, until no job waits."""
-    while waiting := find_unlaunched_job(session):
+    while waiting := find_waiting_job(session):
         session.rollback()
         assert learn_from_feedback(LearningRequest(job_id=waiting.id), return_state=True).is_completed()
         session.expire_all()

@@ -14,9 +14,14 @@ import pytest
 import torch
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
+from prefect.events.filters import EventFilter, EventResourceFilter
+from prefect.events.schemas.automations import EventTrigger
+from prefect.events.schemas.events import ResourceSpecification
 from prefect.states import Cancelling
 
 from cli.installation import Stack
+from feedback.automations import build_automations
+from feedback.time_limits import TimeLimits
 from flows.warm.client import SOCKET_VARIABLE
 from tests.faults import connect_to_prefect, kill, start_again, wait_until
 
@@ -99,6 +104,24 @@ def test_run_is_a_child_of_the_parent_and_like_a_cold_run(elsewhere: Stack, star
     assert found["threads"] == torch.get_num_threads()
     assert found["model_name"] == "another"
     assert run.wait_for_end() == "Completed"
+
+
+def test_events_of_a_run_match_the_automations_of_its_deployment(
+    prefect: SyncPrefectClient, deployment: UUID, start: Start
+) -> None:
+    trigger = build_automations(TimeLimits(), "probe/probe", deployment)[0].trigger
+    assert isinstance(trigger, EventTrigger)
+    related = trigger.match_related
+    assert isinstance(related, ResourceSpecification)
+    run = start()
+    expected = {f"prefect.flow-run.{name}" for name in ("Pending", "Running", "heartbeat", "Completed")}
+
+    def list_matching() -> set[str]:
+        of_run = EventFilter(resource=EventResourceFilter(id=[f"prefect.flow-run.{run.id}"]))  # until now
+        found = prefect.read_events(of_run, limit=50).events
+        return {event.event for event in found if related.includes(event.related)}
+
+    wait_until(lambda: expected <= list_matching(), 30)
 
 
 def test_parent_has_only_its_main_thread(elsewhere: Stack) -> None:
