@@ -16,6 +16,7 @@ from sqlalchemy import Engine, exc, text
 from sqlmodel import Session, SQLModel
 
 import registry.database
+from registry.audit import list_entries
 from registry.database import translate_database_errors
 from registry.documents import get_document
 from registry.errors import ConflictError
@@ -119,6 +120,25 @@ def test_documents_held_out_and_corrections_of_an_earlier_schema_are_migrated_th
     with engine.begin() as connection:
         assert [tuple(row) for row in connection.execute(text("SELECT id, held_out FROM document"))] == [("d", False)]
         assert connection.execute(text("SELECT count(*) FROM correction")).scalar() == 0
+
+
+def test_names_and_notes_of_documents_deleted_before_are_deleted(engine: Engine, session: Session) -> None:
+    migrate(engine, command.downgrade, "0009")
+    insert_entry = (
+        "INSERT INTO auditentry (at, principal, action, entity, entity_id, before) VALUES"
+        " ('2026-11-23 10:00:00', 'ana', 'deleted', 'document', 'd', '{\"filename\": \"secret\"}')"
+    )
+    insert_job = (
+        "INSERT INTO job (id, type, triggered_by, note, number, created_at, failures) VALUES"
+        " ('j', 'feedback', 'ana', 'secret', 1, '2026-11-23 10:00:00', 0)"
+    )
+    with engine.begin() as connection:
+        connection.execute(text(insert_entry.replace(":", "\\:")))
+        connection.execute(text(insert_job.replace(":", "\\:")))
+    migrate(engine, command.upgrade, "head")
+    ((entry,), total) = list_entries(session, 0, 50)
+    assert (total, entry.entity_id, entry.before) == (1, "d", None)
+    assert get_job(session, "j").note is None
 
 
 def test_violation_that_a_concurrent_request_causes_is_a_conflict(session: Session) -> None:
