@@ -1,6 +1,7 @@
 """The database: SQLite by default, PostgreSQL by URL."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from registry.errors import ConflictError, build_outage_error
 from registry.settings import Settings
 
 MAX_CONNECTIONS = 40  # as many as FastAPI has threads for requests
+_WAL_SECONDS = 5
 _WAIT_FOR_OTHER_MIGRATIONS = {
     "postgresql": "SELECT pg_advisory_xact_lock(7236941)",
     "sqlite": "BEGIN IMMEDIATE",
@@ -86,8 +88,22 @@ def migrate_database(settings: Settings) -> None:
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _: Any) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
+    _use_write_ahead_log(connection)
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch a new file to WAL; SQLite does not wait, as it otherwise does, for another process that does so, too."""
+    until = time.monotonic() + _WAL_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _is_concurrent_change(error: exc.DBAPIError) -> bool:

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from pydantic import SecretStr
 from sqlalchemy import Engine, exc, text
 from sqlmodel import Session, SQLModel
 
 import registry.database
 from registry.audit import list_entries
-from registry.database import translate_database_errors
+from registry.database import build_engine, translate_database_errors
 from registry.documents import get_document
 from registry.errors import ConflictError
 from registry.jobs import get_job
 from registry.outcome import Decision
+from registry.settings import Settings
 from registry.tables import JobDocument
 from tests.registry.test_annotations import add_document
 
@@ -37,6 +40,17 @@ def test_processes_that_start_at_once_migrate_an_empty_database_once(database_ur
     environment = os.environ | {"CONTRACT_FEEDBACK_DATABASE_URL": database_url}
     processes = [subprocess.Popen([sys.executable, "-c", MIGRATE], env=environment) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
+
+
+def test_connections_that_open_a_new_file_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    def connect(engine: Engine) -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("SELECT 1")
+
+    with ThreadPoolExecutor(3) as pool:
+        for number in range(150):
+            settings = Settings(database_url=SecretStr(f"sqlite:///{tmp_path}/{number}.db"))
+            list(pool.map(connect, [build_engine(settings) for _ in range(3)]))
 
 
 def test_times_come_back_in_utc(session: Session) -> None:
