@@ -18,8 +18,8 @@ _STOP_SECONDS = 20
 class Supervisor:
     """Runs Python modules with `folder` as working directory and their output in `folder`/logs.
 
-    From `restart_exited` on it restarts any process that exits; a Prefect worker, for one, exits when its server has
-    been unreachable for about a minute.
+    They are terminated when this process dies. From `restart_exited` on it restarts any process that exits; a Prefect
+    worker, for one, exits when its server has been unreachable for about a minute.
     """
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
@@ -80,7 +80,7 @@ class Supervisor:
     def _run(self, name: str) -> subprocess.Popen[bytes]:
         with self._log(name).open("ab") as log:
             return subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", *self._commands[name]],
+                [sys.executable, "-m", "cli.supervised", str(os.getpid()), *self._commands[name]],
                 cwd=self._folder,
                 env=self._environment,
                 stdout=log,

@@ -2,16 +2,18 @@
 
 import contextlib
 import os
+import signal
 import sys
 
-from flows.warm.parent import die_with, lower_priority
+from flows.warm.lifetime import die_with
+from flows.warm.parent import lower_priority
 
 _NICENESS = 10  # a third of the weight of a run on feedback, a ninth of that of an extraction
 
 
 def main() -> None:
     """Become `python -m prefect.engine` in a session of its own, which the kernel kills when the worker dies."""
-    die_with(os.getppid())
+    die_with(os.getppid(), signal.SIGKILL)
     with contextlib.suppress(PermissionError):  # it leads a session or a process group already
         os.setsid()
     lower_priority(_NICENESS)

@@ -10,7 +10,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, event, exc, make_url
-from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 from sqlmodel import Session, create_engine
 
 from registry.errors import ConflictError, build_outage_error
@@ -33,6 +33,7 @@ def build_engine(settings: Settings) -> Engine:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, hide_parameters=True, pool_size=MAX_CONNECTIONS, connect_args={"timeout": 30})
     event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "checkin", _roll_back_failed_commit)
     return engine
 
 
@@ -58,7 +59,7 @@ def translate_database_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (exc.IntegrityError, StaleDataError) as error:
+    except (exc.IntegrityError, StaleDataError, ObjectDeletedError) as error:
         if isinstance(error, exc.IntegrityError) and not _is_concurrent_change(error):
             raise
         raise ConflictError("Somebody changed the same record at the same time: read it again, then retry") from error
@@ -90,6 +91,12 @@ def migrate_database(settings: Settings) -> None:
 def _configure_sqlite(connection: sqlite3.Connection, _: Any) -> None:
     _use_write_ahead_log(connection)
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _roll_back_failed_commit(connection: sqlite3.Connection | None, _: Any) -> None:
+    """End a transaction whose commit has failed: SQLAlchemy does not, and the next commit would store its changes."""
+    if connection and connection.in_transaction:
+        connection.rollback()
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:

@@ -45,9 +45,13 @@ class DocumentStore:
         return boxes
 
     def delete(self, document_id: str) -> None:
-        """Delete everything stored of a document."""
-        if self._files.exists(f"{self._root}/{document_id}"):
-            self._files.rm(f"{self._root}/{document_id}", recursive=True)
+        """Delete everything stored of a document; raises UnavailableError if that fails."""
+        folder = f"{self._root}/{document_id}"
+        try:
+            if self._files.exists(folder):
+                self._files.rm(folder, recursive=True)
+        except OSError as error:
+            raise UnavailableError(f"The folder {document_id} of the document store remains: delete it") from error
 
     def _write(self, path: str, content: bytes) -> None:
         self._files.makedirs(f"{self._root}/{path.rsplit('/', 1)[0]}", exist_ok=True)

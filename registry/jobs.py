@@ -57,6 +57,15 @@ def list_job_documents(session: Session, job_ids: Sequence[str]) -> Sequence[str
     return list(dict.fromkeys(session.exec(query.order_by(col(Document.created_at))).all()))
 
 
+def list_documents_by_job(session: Session, job_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the ids of each job's documents, in the order of their upload."""
+    query = select(JobDocument.job_id, Document.id).join(Document).where(col(JobDocument.job_id).in_(job_ids))
+    by_job: dict[str, list[str]] = {job_id: [] for job_id in job_ids}
+    for job_id, document_id in session.exec(query.order_by(col(Document.created_at))):
+        by_job[job_id].append(document_id)
+    return by_job
+
+
 def count_waiting_jobs(session: Session) -> int:
     """Return the number of jobs without an answer."""
     return session.exec(select(func.count()).select_from(Job).where(UNANSWERED)).one()

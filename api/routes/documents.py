@@ -115,9 +115,8 @@ def delete_document(document_id: Text, session: SessionDep, services: ServicesDe
     document = get_document(session, document_id)
     delete_old_values(session, document_id)
     session.delete(document)
-    session.flush()
-    services.store.delete(document_id)  # before the commit: if it fails, the request can be repeated
     session.commit()
+    services.store.delete(document_id)  # last: if the commit fails, as on a full disk, nothing is lost
 
 
 @router.get("/{document_id}/entities", responses=document_errors(404))

@@ -8,7 +8,7 @@ from sqlmodel import Session
 from api.authentication import GuardedRoute
 from api.dependencies import LimitDep, OffsetDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
-from api.job_responses import build_job_response
+from api.job_responses import build_job_response, build_job_responses
 from api.schemas import JobDetail, JobResponse, Page
 from api.services import Services
 from feedback.job_state import JobState, JobStatus, find_job_state
@@ -51,8 +51,8 @@ def _respond_page(
     session: Session, services: Services, offset: int, limit: int, job_type: JobType | None = None
 ) -> Page[JobResponse]:
     jobs, total = list_jobs(session, offset, limit, job_type)
-    states = _find_states(services, jobs)
-    items = [build_job_response(session, services, job, states[job.id].status) for job in jobs]
+    statuses = {job_id: state.status for job_id, state in _find_states(services, jobs).items()}
+    items = build_job_responses(session, services, statuses, jobs)
     return Page(items=items, total=total, offset=offset, limit=limit)
 
 

@@ -5,7 +5,6 @@ Start it beside a worker with `python -m flows.warm.parent`, in the worker's env
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import selectors
@@ -17,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from flows.warm.client import SOCKET_VARIABLE
+from flows.warm.lifetime import die_with
 
 # A fork copies only the thread that forks; a lock that another thread held stays locked. So no library may start one.
 _NO_THREADS = {
@@ -24,7 +24,6 @@ _NO_THREADS = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-_PR_SET_PDEATHSIG = 1
 _NICENESS = 5  # a third of the weight of a process of niceness 0
 
 
@@ -68,7 +67,7 @@ class Parent:
             client.send(b"\0")
             pid = os.fork()
         if pid == 0:
-            die_with(parent)
+            die_with(parent, signal.SIGKILL)
             self._close()
             client.detach()  # left open: the client must not read end-of-file before the child exits
             return Request(**json.loads(message), files=files)
@@ -142,13 +141,6 @@ def _listen(path: Path) -> socket.socket:
     os.umask(mask)
     listener.listen()
     return listener
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it had died before
-        os._exit(1)
 
 
 if __name__ == "__main__":

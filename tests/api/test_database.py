@@ -13,7 +13,7 @@ from sqlalchemy import make_url, text
 from registry.database import build_engine
 from registry.settings import Settings
 from tests.api.conftest import Start
-from tests.api.test_limits import mark, upload
+from tests.api.test_limits import TEXT, mark, upload
 
 JSON = {"Content-Type": "application/json"}
 
@@ -40,6 +40,22 @@ def test_text_that_cannot_be_stored_is_refused(client: TestClient) -> None:
         export = [{"annotations": [{"result": [{"type": "labels", "value": value}]}]}]
         assert client.post(f"{address}/annotations/ingest", json=export).status_code == 422
     assert client.get(f"{address}/annotations").json() == []
+
+
+def test_deletion_whose_commit_fails_keeps_the_file(start: Start, settings: Settings, database_url: str) -> None:
+    client = start()
+    document = upload(client)
+    engine = build_engine(settings.model_copy(update={"database_url": SecretStr(database_url)}))
+    with engine.begin() as connection:  # a row that the commit misses the document for, whatever the request did before
+        connection.execute(text("CREATE TABLE kept (id VARCHAR REFERENCES document DEFERRABLE INITIALLY DEFERRED)"))
+        connection.execute(text("INSERT INTO kept SELECT id FROM document"))
+    assert client.delete(f"/documents/{document}").status_code == 409
+    assert client.get(f"/documents/{document}/content").text == TEXT
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE kept"))
+    assert client.delete(f"/documents/{document}").status_code == 204
+    assert not list(Path(settings.document_store_url).iterdir())
+    engine.dispose()
 
 
 def test_lone_surrogate_is_refused_in_every_stored_field(client: TestClient) -> None:

@@ -1,5 +1,9 @@
 """Jobs as the client sees them, where no run is needed for it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine, event
 from sqlmodel import Session
 
 from feedback.claiming import cancel_jobs
@@ -20,3 +24,30 @@ def test_cancelled_feedback_is_answered_as_cancelled_and_becomes_a_new_job_when_
     job = client.get(f"/jobs/{job_id}").json()
     assert (job["status"], "send the feedback again" in job["message"]) == ("cancelled", True)
     assert client.post(address, json=body).json()["job_id"] != job_id
+
+
+@contextmanager
+def count_statements() -> Iterator[list[str]]:
+    statements: list[str] = []
+
+    def record(*arguments: object) -> None:
+        statements.append(str(arguments[2]))
+
+    event.listen(Engine, "before_cursor_execute", record)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_cursor_execute", record)
+
+
+def test_page_of_jobs_asks_as_often_as_one_job(start: Start) -> None:
+    client, counts = start(), []
+    for number in range(6):
+        document = upload(client, f"Acme Ltd pays Bell {number}.")
+        client.post(f"/documents/{document}/feedback", json={"annotations": [mark("Bell")]})
+        with count_statements() as statements:
+            page = client.get("/jobs").json()["items"]
+        assert page[0]["document_ids"] == [document]
+        counts.append(len(statements))
+    assert len(page) == 6
+    assert len(set(counts[1:])) == 1

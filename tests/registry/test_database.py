@@ -155,6 +155,17 @@ def test_names_and_notes_of_documents_deleted_before_are_deleted(engine: Engine,
     assert get_job(session, "j").note is None
 
 
+def test_reading_what_a_concurrent_request_deleted_is_a_conflict(engine: Engine, session: Session) -> None:
+    document = add_document(session)
+    session.commit()
+    with Session(engine) as other:
+        other.delete(get_document(other, document.id))
+        other.commit()
+    session.expire(document)
+    with pytest.raises(ConflictError, match="read it again"), translate_database_errors():
+        assert document.filename
+
+
 def test_violation_that_a_concurrent_request_causes_is_a_conflict(session: Session) -> None:
     add_document(session, "a")
     with pytest.raises(ConflictError), translate_database_errors():
