@@ -7,6 +7,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+FORMAT = 1  # raise it when the fields, their shapes or their meaning change: cached ones are then not found any more
+
 
 @dataclass(frozen=True, eq=False)
 class Representation:
@@ -64,5 +66,5 @@ class Representation:
         """Read a saved representation; raises OSError if the file is missing or damaged."""
         try:
             return cls(**load_file(file))
-        except SafetensorError as error:
+        except (SafetensorError, TypeError) as error:  # TypeError: it has other fields
             raise OSError(f"Cannot read {file}: {error}") from error

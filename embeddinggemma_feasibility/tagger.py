@@ -19,7 +19,7 @@ from embeddinggemma_feasibility.calibration import Calibration
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.encoders import Encoder, has_bfloat16, load_encoder
 from embeddinggemma_feasibility.lora import add_lora
-from embeddinggemma_feasibility.representations import Representation
+from embeddinggemma_feasibility.representations import FORMAT, Representation
 from embeddinggemma_feasibility.span_crf import SCORED_TAGS, TAGS, constrain_transitions, rank_spans, unflatten_scores
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from embeddinggemma_feasibility.windows import EncodedDocument, Window, encode_document, split_windows, words_between
@@ -139,7 +139,7 @@ class Tagger(nn.Module):
     def encoding_sha256(self) -> str:
         """Return the hash of all that a representation depends on, apart from the text."""
         config = self.config.model_dump_json(include=_OF_ENCODING)
-        digest = hashlib.sha256(f"{self.encoder.sha256} {config}".encode())
+        digest = hashlib.sha256(f"{FORMAT} {self.encoder.sha256} {config}".encode())
         for matrix in self._adapter_parameters():
             digest.update(matrix.detach().cpu().numpy().tobytes())
         return digest.hexdigest()

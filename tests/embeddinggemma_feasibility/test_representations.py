@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
@@ -104,3 +105,18 @@ def test_file_that_cannot_be_written_or_read_raises_os_error(
     for name in ("missing", "damaged"):
         with pytest.raises(OSError, match=name):
             Representation.load(tmp_path / name)
+
+
+def test_file_of_an_earlier_format_is_read_as_damaged(
+    tagger: Tagger, contracts: list[AnnotationData], tmp_path: Path
+) -> None:
+    fields = vars(tagger.represent(contracts[0].text))
+    save_file({name: tensor for name, tensor in fields.items() if name != "sentences"}, tmp_path / "earlier")
+    with pytest.raises(OSError, match="Cannot read"):
+        Representation.load(tmp_path / "earlier")
+
+
+def test_format_chooses_the_representation(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tagger.cache_key("a text")
+    monkeypatch.setattr("embeddinggemma_feasibility.tagger.FORMAT", 2)
+    assert tagger.cache_key("a text") != before
