@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, get_args, get_type_hints
 
 from fastapi import HTTPException, Request, Response, params
 from fastapi.concurrency import run_in_threadpool
@@ -20,7 +21,7 @@ from registry.settings import Settings
 _FORM_BYTES = 10_000  # of a form around its file
 _SCOPES = {
     Scope.READ: "read documents, their texts, annotations and history, entities, jobs, versions, the system's status",
-    Scope.ANNOTATE: "upload and delete documents; create, change, delete and import annotations",
+    Scope.ANNOTATE: "upload and delete documents; create, change and delete annotations (import them only with `read`)",
     Scope.TRAIN: "send feedback (with annotations in it only with `annotate`), start training runs, promote versions",
     Scope.ADMIN: "all of this, and read the audit log",
 }
@@ -52,21 +53,31 @@ class Caller:
 class GuardedRoute(APIRoute):
     """A route that puts the caller into the request's state, or refuses, before the body is read.
 
+    The caller needs the scopes of the endpoint's `Security` parameters.
+
     A body may be as large as an upload, or `max_json_bytes` where it is JSON.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what handles the route's requests."""
         handle = super().get_route_handler()
+        scopes = _list_scopes(self.endpoint)
         has_form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
 
         async def handle_guarded(request: Request) -> Response:
             services: Services = request.app.state.services
-            request.state.caller = await _authenticate(request, services)
+            request.state.caller = caller = await _authenticate(request, services)
+            for scope in scopes:
+                caller.require(scope)
             receive = _limit_body(request, _get_max_bytes(services.settings, has_form))
             return await handle(Request(request.scope, receive, request._send))
 
         return handle_guarded
+
+
+def _list_scopes(endpoint: Callable[..., Any]) -> list[Scope]:
+    parameters = chain.from_iterable(get_args(hint) for hint in get_type_hints(endpoint, include_extras=True).values())
+    return [Scope(name) for each in parameters if isinstance(each, params.Security) for name in each.scopes or ()]
 
 
 async def _authenticate(request: Request, services: Services) -> Caller:

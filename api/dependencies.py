@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
 from fastapi import Depends, Query, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, SecurityScopes
+from fastapi.security import HTTPAuthorizationCredentials
 from sqlmodel import Session
 
 from api.authentication import Caller, bearer
@@ -53,24 +53,20 @@ def _open_session(
 SessionDep = Annotated[Session, Depends(_open_session, scope="function")]
 
 
-async def _check_scope(
-    request: Request,
-    session: SessionDep,
-    required: SecurityScopes,
-    _: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+async def _get_caller(
+    request: Request, session: SessionDep, _: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> Caller:
-    """Return the caller that `GuardedRoute` has found; changes in the session are recorded as the caller's."""
+    """Return the caller that `GuardedRoute` has checked; changes in the session are recorded as the caller's."""
     caller: Caller = request.state.caller
-    for scope in required.scopes:
-        caller.require(Scope(scope))
     set_principal(session, caller.name)
     return caller
 
 
-ReaderDep = Annotated[Caller, Security(_check_scope, scopes=[Scope.READ.value])]
-AnnotatorDep = Annotated[Caller, Security(_check_scope, scopes=[Scope.ANNOTATE.value])]
-AdministratorDep = Annotated[Caller, Security(_check_scope, scopes=[Scope.ADMIN.value])]
-TrainerDep = Annotated[Caller, Security(_check_scope, scopes=[Scope.TRAIN.value])]
+ReaderDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.READ.value])]
+AnnotatorDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.ANNOTATE.value])]
+AdministratorDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.ADMIN.value])]
+ImporterDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.ANNOTATE.value, Scope.READ.value])]
+TrainerDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.TRAIN.value])]
 
 OffsetDep = Annotated[int, Query(ge=0, le=1_000_000_000, description="How many to skip")]
 LimitDep = Annotated[int, Query(ge=1, le=200, description="How many to return at most")]

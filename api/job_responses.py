@@ -23,10 +23,13 @@ def build_job_responses(
 ) -> list[JobResponse]:
     """Return jobs with links to their runs; `statuses` are by the jobs' ids."""
     documents = list_documents_by_job(session, [job.id for job in jobs])
-    return [_describe(services, job, statuses[job.id], documents[job.id]) for job in jobs]
+    runs_url = _find_runs_url(services, jobs)
+    return [_describe(services, job, statuses[job.id], documents[job.id], runs_url) for job in jobs]
 
 
-def _describe(services: Services, job: Job, status: JobStatus, document_ids: list[str]) -> JobResponse:
+def _describe(
+    services: Services, job: Job, status: JobStatus, document_ids: list[str], runs_url: str | None
+) -> JobResponse:
     mlflow_run_id = job.outcome.mlflow_run_id if job.outcome else None
     return JobResponse(
         job_id=job.id,
@@ -35,7 +38,7 @@ def _describe(services: Services, job: Job, status: JobStatus, document_ids: lis
         links=JobLinks(
             job=f"/jobs/{job.id}",
             prefect_run=services.prefect.get_url(job.run_id) if job.run_id else None,
-            mlflow_run=_find_run_url(services, mlflow_run_id) if mlflow_run_id else None,
+            mlflow_run=f"{runs_url}{mlflow_run_id}" if runs_url and mlflow_run_id else None,
         ),
         document_ids=document_ids,
         triggered_by=job.triggered_by,
@@ -44,9 +47,11 @@ def _describe(services: Services, job: Job, status: JobStatus, document_ids: lis
     )
 
 
-def _find_run_url(services: Services, mlflow_run_id: str) -> str | None:
-    """Return the address of a run; None if MLflow, which must be asked once, does not answer."""
+def _find_runs_url(services: Services, jobs: Sequence[Job]) -> str | None:
+    """Return the address of the runs in MLflow, which is asked for it once; None if there is none, or no answer."""
+    if not any(job.outcome and job.outcome.mlflow_run_id for job in jobs):
+        return None
     try:
-        return services.models.get_run_url(mlflow_run_id)
+        return services.models.get_runs_url()
     except UnavailableError:
         return None

@@ -1,15 +1,24 @@
 """The guard of servers on this machine: what a page of another site sends through a browser is refused."""
 
+import re
 from collections.abc import Collection
-from ipaddress import ip_address
-from urllib.parse import urlsplit
+from ipaddress import IPv6Address, ip_address
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-_LOOPBACK_NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::([0-9]+))?", re.IGNORECASE)
+_ORIGIN = re.compile(r"https?://(.+)")
+
+
+class Host(NamedTuple):
+    """A name or address, in lower case, and a port if one is given."""
+
+    name: str
+    port: str | None
 
 
 class LoopbackGuard:
@@ -17,7 +26,8 @@ class LoopbackGuard:
 
     A browser on this machine can reach what listens on loopback, and so can each page that it shows: with a request
     to 127.0.0.1, whose `Origin` is then the page's, or by a name of its own that resolves to 127.0.0.1 (DNS rebinding),
-    which is then the `Host`. `allowed_hosts` are the names under which a proxy on this machine serves it.
+    which is then the `Host`. An address as host is no such name. `allowed_hosts` are this server's names elsewhere: a
+    proxy's on this machine, for one.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Collection[str] = ()) -> None:
@@ -34,35 +44,49 @@ class LoopbackGuard:
             await self._app(scope, receive, send)
 
     def _find_problem(self, headers: Headers) -> str | None:
-        host = _split_host(f"//{headers.get('host', '')}")
-        if host is None or host[0] not in _LOOPBACK_NAMES | self._allowed_hosts:
+        host = _parse_host(headers.get("host", ""))
+        if host is None or not (host.name in self._allowed_hosts or _is_address(host.name)):
             return "The host is not this machine: use http://127.0.0.1, or set CONTRACT_FEEDBACK_ALLOWED_HOSTS"
         origin = headers.get("origin")
         if origin is None or self._is_own(origin, host):
             return None
         return "Pages of another site have no access: open the page at this server's own address"
 
-    def _is_own(self, origin: str, host: tuple[str, int | None]) -> bool:
+    def _is_own(self, origin: str, host: Host) -> bool:
         """Tell whether a page of this origin was served by this server."""
-        found = _split_host(origin)
+        match = _ORIGIN.fullmatch(origin)
+        found = _parse_host(match[1]) if match else None
         if found is None:
             return False
-        return found[0] in self._allowed_hosts or (found[0] in _LOOPBACK_NAMES and found[1] == host[1])
+        is_loopback = _is_loopback_name(found.name) and _is_loopback_name(host.name) and found.port == host.port
+        return found == host or is_loopback or found.name in self._allowed_hosts
 
 
 def _is_loopback(scope: Scope) -> bool:
     """Tell whether the connection came in on a loopback address."""
-    try:
-        return ip_address(scope["server"][0]).is_loopback
-    except (TypeError, ValueError):  # a test client, or a Unix socket
-        return False
+    return bool(scope["server"]) and _is_loopback_name(str(scope["server"][0]))
 
 
-def _split_host(url: str) -> tuple[str, int | None] | None:
-    """Return the name and the port in a URL; None if it has no name or is malformed."""
+def _is_loopback_name(name: str) -> bool:
+    if name == "localhost":
+        return True
     try:
-        parts = urlsplit(url)
-        name, port = parts.hostname, parts.port
+        address = ip_address(name.strip("[]"))
     except ValueError:
-        return None
-    return (name, port) if name else None
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _is_address(name: str) -> bool:
+    """Tell whether no DNS server is asked for this name."""
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return name == "localhost"
+    return True
+
+
+def _parse_host(text: str) -> Host | None:
+    match = _HOST.fullmatch(text)
+    return Host(match[1].lower(), match[2]) if match else None

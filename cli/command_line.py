@@ -30,11 +30,8 @@ from registry.settings import get_settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
-_SHORT_WAITS = {  # in seconds; the loaded model answers if MLflow does not, and the launcher tries again
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "PREFECT_API_REQUEST_TIMEOUT": "10",
-}
+_SHORT_WAITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "PREFECT_API_REQUEST_TIMEOUT": "10"}  # seconds
+_NO_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # the loaded model answers if MLflow does not
 _API_PORT, _PREFECT_PORT, _MLFLOW_PORT = DEFAULT_PORTS
 
 EncoderOption = Annotated[str, typer.Option(help="Base encoder: 'packaged', a local folder, or a name on the hub")]
@@ -60,7 +57,7 @@ def api(
     port: Annotated[int, typer.Option(help="Port to listen on")] = _API_PORT,
 ) -> None:
     """Serve the API alone. Its settings are environment variables, CONTRACT_FEEDBACK_… and PREFECT_API_URL."""
-    os.environ |= _SHORT_WAITS
+    os.environ |= {**_SHORT_WAITS, **os.environ, **_NO_RETRIES}
     with _open_database() as session:
         if not _is_loopback(host) and not has_keys(session):
             raise UsageError(f"Make a key before listening on {host}: contract-feedback add-key NAME")

@@ -1,5 +1,6 @@
 """A whole installation on one machine: Prefect, MLflow, a worker and the API, as child processes."""
 
+import json
 import math
 import signal
 import socket
@@ -22,6 +23,7 @@ from registry.keys import Scope, add_key, find_key
 from registry.settings import Settings
 
 _START_SECONDS = 300
+_ALLOWED_HOSTS = "CONTRACT_FEEDBACK_ALLOWED_HOSTS"
 
 Ports = tuple[int, int, int]
 DEFAULT_PORTS = (8000, 4200, 5000)
@@ -66,6 +68,8 @@ def run_stack(
         environment = build_environment(folder, prefect_url, mlflow_url, encoder, database_url)
         if host != LOOPBACK:
             environment |= require_password(folder)
+            names = {host, *json.loads(environment.get(_ALLOWED_HOSTS, "[]"))}
+            environment[_ALLOWED_HOSTS] = json.dumps(sorted(names))
         # Not in `folder`: the path of a Unix socket has at most 107 bytes.
         warm_socket = Path(opened.enter_context(TemporaryDirectory(prefix="contract-feedback-"))) / "warm"
         environment[SOCKET_VARIABLE] = str(warm_socket)

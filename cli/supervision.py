@@ -61,18 +61,19 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop all processes, the last one of the first starts first: clients before their servers."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        with self._lock:
+            self._stopped.set()
         for name in reversed(self._commands):
             if name in self._processes:
                 _stop(self._processes[name])
+        if self._thread.is_alive():
+            self._thread.join()  # last: the processes that it has started end with it
 
     def _watch(self) -> None:
         while not self._stopped.wait(_POLL_SECONDS):
             with self._lock:
                 for name, process in self._processes.items():
-                    if process.poll() is not None:
+                    if process.poll() is not None and not self._stopped.is_set():
                         code, log = process.returncode, self._log(name)
                         _logger.warning("%s exited with %s and is restarted: see %s", name, code, log)
                         self._processes[name] = self._run(name)

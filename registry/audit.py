@@ -39,7 +39,6 @@ def record_promotion(session: Session, version: str, champion: str | None) -> No
     session.add(
         AuditEntry(principal=principal, action=AuditAction.PROMOTED, entity="model", entity_id=version, before=before)
     )
-    session.flush()
 
 
 def delete_old_values(session: Session, document_id: str) -> None:

@@ -32,6 +32,7 @@ class EncodingQueue:
     def __init__(self, settings: Settings, served: ServedModel, cache: DiskCache) -> None:
         self._settings, self._served, self._cache = settings, served, cache
         self._texts: Queue[str | None] = Queue(MAX_WAITING)
+        self._failed: str | None = None
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="encoding", daemon=True)
 
@@ -57,7 +58,11 @@ class EncodingQueue:
 
     def check_encoded(self, text: str, tagger: Tagger) -> None:
         """Raise UnavailableError, and have the text encoded, if it is long and not encoded as this tagger needs it."""
-        if len(text) > LONG_TEXT and tagger.cache_key(text) not in self._cache:
+        if len(text) <= LONG_TEXT or tagger.cache_key(text) in self._cache:
+            return
+        if text == self._failed:  # its extraction encodes it, and fails with the cause
+            self._failed = None
+        else:
             self.add(text)
             raise UnavailableError(
                 f"This document of {len(text):,} characters is being read in the background: try again in a minute"
@@ -71,6 +76,7 @@ class EncodingQueue:
             except UnavailableError as error:
                 _logger.warning("A text is left to its first extraction: %s", error)
             except Exception:
+                self._failed = text
                 _logger.exception("Encoding a text failed; it is left to its first extraction")
 
     def _get_tagger(self) -> Tagger:

@@ -250,9 +250,13 @@ class ModelRegistry:
         log_chart(self._client, run_id, outcome)
 
     @_needs_mlflow()
+    def get_runs_url(self) -> str:
+        """Return the address of the runs in the MLflow UI; a run's has its id appended."""
+        return f"{self._settings.mlflow_ui_url}/#/experiments/{self._experiment_id}/runs/"
+
     def get_run_url(self, run_id: str) -> str:
         """Return the address of a run in the MLflow UI."""
-        return f"{self._settings.mlflow_ui_url}/#/experiments/{self._experiment_id}/runs/{run_id}"
+        return self.get_runs_url() + run_id
 
     @cached_property
     def _experiment_id(self) -> str:

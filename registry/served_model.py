@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from embeddinggemma_feasibility.tagger import Tagger
-from registry.errors import UnavailableError
+from registry.errors import ContractFeedbackError, UnavailableError
 from registry.models import ModelRegistry
 
 _PAUSE_SECONDS = 5.0
@@ -38,7 +38,7 @@ class ServedModel:
         self._registry, self._clock = registry, clock
         self._loading = threading.Lock()
         self._loaded: LoadedModel | None = None
-        self._error: UnavailableError | None = None
+        self._error: ContractFeedbackError | None = None
         self._paused_until = 0.0
 
     def get(self) -> LoadedModel | None:
@@ -57,7 +57,7 @@ class ServedModel:
                 if not self._error:  # another thread may have met one
                     self._update()
         if self._error and self._loaded is None:
-            raise self._error
+            raise type(self._error)(str(self._error))  # a new one: each raise adds its frames to an exception
         return self._loaded
 
     @property
@@ -84,7 +84,7 @@ class ServedModel:
             else:
                 self._loaded = LoadedModel(champion, self._registry.load_tagger(champion))
             self._error = None
-        except UnavailableError as error:
+        except ContractFeedbackError as error:
             if str(error) != str(self._error):
                 _logger.warning("%s; version %s serves", error, self._loaded.version if self._loaded else "no")
             self._error, self._paused_until = error, self._clock() + _PAUSE_SECONDS

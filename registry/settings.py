@@ -1,9 +1,9 @@
 """Settings: addresses, folders and limits, read from the environment."""
 
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -39,9 +39,8 @@ class Settings(BaseSettings):
         ".local/cache", description="Where the API and the runs of one machine cache models and encoded documents"
     )
     cache_bytes: int = Field(4_000_000_000, description="Maximum size of the encoded documents in the cache")
-    allowed_hosts: frozenset[str] = Field(
-        frozenset(),
-        description="Names of this installation behind a proxy on the same machine: a JSON list of host names",
+    allowed_hosts: frozenset[Annotated[str, StringConstraints(to_lower=True, pattern=r"^[\w.-]+$")]] = Field(
+        frozenset(), description="Names of this installation behind a proxy on the same machine: a JSON list, no ports"
     )
     max_upload_bytes: int = Field(50_000_000, description="Maximum size of an upload")
     max_json_bytes: int = Field(8_000_000, description="Maximum size of a JSON body, such as a Label Studio export")

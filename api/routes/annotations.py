@@ -8,7 +8,7 @@ from sqlmodel import Session
 
 from api.annotation_input import check_annotation_count, check_types, resolve_annotation
 from api.authentication import GuardedRoute
-from api.dependencies import AnnotatorDep, ReaderDep, ServicesDep, SessionDep
+from api.dependencies import AnnotatorDep, ImporterDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
 from api.schemas import AnnotationCreate, AnnotationPublic
 from intake.label_studio import LabelStudioTask, read_label_studio
@@ -85,9 +85,12 @@ def ingest_label_studio(
     export: Annotated[list[LabelStudioTask], Body(description="A Label Studio JSON export of this document's task")],
     session: SessionDep,
     services: ServicesDep,
-    caller: AnnotatorDep,
+    caller: ImporterDep,
 ) -> list[AnnotationPublic]:
-    """Replace the document's annotations by those of a Label Studio export."""
+    """Replace the document's annotations by those of a Label Studio export.
+
+    Values that the export leaves out are taken from the document, so the key needs the scope `read`, too.
+    """
     document = get_document(session, document_id)
     annotations = read_label_studio(export, document.text, caller.name)
     check_annotation_count(len(annotations), services)

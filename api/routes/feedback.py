@@ -54,7 +54,10 @@ def submit_feedback(
         check_types(session, annotations, services)
     key = f"{caller.key_id} {idempotency_key}" if idempotency_key else None
     job = trigger_model_feedback(session, services.launcher, document, annotations, reviewer, feedback.note, key)
-    return build_job_response(session, services, job, find_job_state(job, {}).status)
+    response = build_job_response(session, services, job, find_job_state(job, {}).status)
+    if not caller.may(Scope.READ):
+        response.note = feedback.note  # that of an existing job may be another reviewer's
+    return response
 
 
 @router.post("/training-runs", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(400, 404, 409))

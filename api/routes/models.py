@@ -37,9 +37,10 @@ def promote_model(version: VersionDep, session: SessionDep, services: ServicesDe
     """
     services.models.get_version(version)  # raises NotFoundError for one of another tool
     services.models.load_tagger(version)
-    record_promotion(session, version, services.models.find_alias())
+    champion = services.models.find_alias()
     services.models.promote(version)
     services.served.ask_again()
+    record_promotion(session, version, champion)
     accept_refused_jobs(session, version, caller.name)
     session.commit()
     return services.models.get_version(version)

@@ -11,8 +11,14 @@ from websockets.exceptions import InvalidStatus
 from cli.installation import Stack
 
 FOREIGN = "https://example.com"
-HOSTS = ["example.com", "example.com:{port}", "10.example.com:{port}", "127.0.0.1.example.com:{port}", "[", ""]
-ORIGINS = [FOREIGN, "null", "http://127.0.0.1:1", "http://localhost.example.com:{port}", "http://[", ""]
+HOSTS = [
+    "example.com", "example.com:{port}", "10.example.com:{port}", "127.0.0.1.example.com:{port}", "localhost.",
+    "a@127.0.0.1", "127.0.0.1/a", "[", "",
+]  # fmt: skip
+ORIGINS = [
+    FOREIGN, "null", "http://127.0.0.1:1", "http://192.0.2.1:{port}", "http://localhost.example.com:{port}",
+    "http://a@127.0.0.1:{port}", "http://[", "",
+]  # fmt: skip
 
 
 @pytest.fixture(params=["prefect", "mlflow", "api"])
@@ -36,6 +42,13 @@ def test_own_page_is_answered_at_both_of_its_addresses(page: str) -> None:
         own = page.replace("127.0.0.1", name)
         headers = {"Origin": f"http://{urlsplit(own).netloc}", "Host": urlsplit(own).netloc}
         assert httpx.get(page, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2:{port}", "[::1]:{port}", "0.0.0.0:{port}", "LOCALHOST:{port}"])
+def test_address_as_host_is_no_foreign_name(stack: Stack, host: str) -> None:
+    own = host.format(port=urlsplit(stack.prefect_url).port)
+    answer = httpx.get(f"{stack.prefect_url}/api/health", headers={"Host": own, "Origin": f"http://{own.lower()}"})
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
