@@ -100,7 +100,7 @@ def test_second_installation_on_a_server_has_deployments_automations_and_a_pool_
     worker = subprocess.Popen([sys.executable, "-m", "flows.warm.worker"], env=environment, stderr=subprocess.DEVNULL)
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
         wait_until(lambda: len(prefect.read_workers_for_work_pool("second")) == 1)
-        worker.terminate()
+        worker.kill()
         worker.wait()
         for flow in ("learn-from-feedback", "consolidate"):
             deployment = prefect.read_deployment_by_name(f"{flow}/second")
