@@ -67,9 +67,9 @@ def prefect(elsewhere: Stack) -> Iterator[SyncPrefectClient]:
 
 @pytest.fixture(scope="module")
 def deployment(prefect: SyncPrefectClient) -> UUID:
-    """The probe, with the deployment options of `prefect.yaml`."""
+    """The probe, with the deployment options of `prefect.yaml`, and the automations that `deploy` makes."""
     model = prefect.read_deployment_by_name("learn-from-feedback/feedback")
-    return prefect.create_deployment(
+    probe = prefect.create_deployment(
         prefect.create_flow_from_name("probe"),
         "probe",
         entrypoint="probe.py:probe",
@@ -79,6 +79,9 @@ def deployment(prefect: SyncPrefectClient) -> UUID:
         concurrency_limit=1,
         concurrency_options=model.concurrency_options,
     )
+    for automation in build_automations(TimeLimits(), "probe/probe", probe):
+        prefect.create_automation(automation)
+    return probe
 
 
 @pytest.fixture
@@ -197,9 +200,11 @@ def test_run_that_died_with_its_worker_is_crashed_within_a_minute_and_frees_its_
     kill(elsewhere, "worker")
     wait_until(lambda: not is_alive(pid), 10)
     died = time.monotonic()
-    assert run.wait_for_end() == "Crashed"
-    assert time.monotonic() - died < 60
-    start_again(elsewhere, "worker")
+    try:
+        assert run.wait_for_end() == "Crashed"
+        assert time.monotonic() - died < 60
+    finally:
+        start_again(elsewhere, "worker")
     assert start().wait_for_end() == "Completed"
 
 
