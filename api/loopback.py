@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
@@ -35,7 +35,7 @@ class LoopbackGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a foreign request, or pass it on."""
-        if scope["type"] not in {"http", "websocket"} or not _is_loopback(scope):
+        if scope["type"] not in {"http", "websocket"} or not _came_over_loopback(scope):
             await self._app(scope, receive, send)
         elif problem := self._find_problem(Headers(scope=scope)):
             refuse = JSONResponse({"detail": problem}, 403) if scope["type"] == "http" else WebSocketClose()
@@ -45,7 +45,7 @@ class LoopbackGuard:
 
     def _find_problem(self, headers: Headers) -> str | None:
         host = _parse_host(headers.get("host", ""))
-        if host is None or not (host.name in self._allowed_hosts or _is_address(host.name)):
+        if host is None or (_parse_address(host.name) is None and host.name not in self._allowed_hosts):
             return "The host is not this machine: use http://127.0.0.1, or set CONTRACT_FEEDBACK_ALLOWED_HOSTS"
         origin = headers.get("origin")
         if origin is None or self._is_own(origin, host):
@@ -58,33 +58,30 @@ class LoopbackGuard:
         found = _parse_host(match[1]) if match else None
         if found is None:
             return False
-        is_loopback = _is_loopback_name(found.name) and _is_loopback_name(host.name) and found.port == host.port
-        return found == host or is_loopback or found.name in self._allowed_hosts
+        is_same_port = is_loopback(found.name) and is_loopback(host.name) and found.port == host.port
+        return found == host or is_same_port or found.name in self._allowed_hosts
 
 
-def _is_loopback(scope: Scope) -> bool:
-    """Tell whether the connection came in on a loopback address."""
-    return bool(scope["server"]) and _is_loopback_name(str(scope["server"][0]))
+def _came_over_loopback(scope: Scope) -> bool:
+    return bool(scope["server"]) and is_loopback(str(scope["server"][0]))
 
 
-def _is_loopback_name(name: str) -> bool:
+def is_loopback(name: str) -> bool:
+    """Tell whether a host, a name or an address, is this machine's loopback."""
+    address = _parse_address(name)
+    return address is not None and address.is_loopback
+
+
+def _parse_address(name: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a host stands for; None for a name that a DNS server is asked for."""
     if name == "localhost":
-        return True
+        return IPv4Address("127.0.0.1")
     try:
         address = ip_address(name.strip("[]"))
     except ValueError:
-        return False
+        return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback
-
-
-def _is_address(name: str) -> bool:
-    """Tell whether no DNS server is asked for this name."""
-    try:
-        ip_address(name.strip("[]"))
-    except ValueError:
-        return name == "localhost"
-    return True
+    return mapped or address
 
 
 def _parse_host(text: str) -> Host | None:

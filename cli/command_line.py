@@ -4,7 +4,6 @@ Commands import Prefect, MLflow and torch themselves: both servers' clients read
 `add-key` does not have to wait for torch.
 """
 
-import ipaddress
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ import typer
 import uvicorn
 from sqlmodel import Session
 
+from api.loopback import is_loopback
 from cli.environment import PACKAGED, read_installation_variables
 from cli.installation import DEFAULT_PORTS, LOOPBACK, Ports, Stack, run_stack
 from registry.audit import set_principal
@@ -59,7 +59,7 @@ def api(
     """Serve the API alone. Its settings are environment variables, CONTRACT_FEEDBACK_… and PREFECT_API_URL."""
     os.environ |= {**_SHORT_WAITS, **os.environ, **_NO_RETRIES}
     with _open_database() as session:
-        if not _is_loopback(host) and not has_keys(session):
+        if not is_loopback(host) and not has_keys(session):
             raise UsageError(f"Make a key before listening on {host}: contract-feedback add-key NAME")
     uvicorn.run("api.app:create_app", factory=True, host=host, port=port, log_level="warning")
 
@@ -186,13 +186,6 @@ def _open_database() -> Iterator[Session]:
             yield session
     except ContractFeedbackError as error:
         raise UsageError(str(error)) from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
 from sqlmodel import Session
@@ -18,17 +18,13 @@ from feedback.claiming import (
 from feedback.consolidation import find_due_consolidation
 from feedback.job_state import JobStatus, RunState
 from feedback.prefect_runs import PrefectRuns
-from feedback.time_limits import TimeLimits
+from feedback.time_limits import TimeLimits, utc_now
 from registry.database import translate_database_errors
 from registry.errors import UnavailableError
 from registry.jobs import get_snapshot, list_job_documents
 
 _logger = logging.getLogger(__name__)
 _UNKNOWN_RUN = RunState(JobStatus.FAILED, "Prefect no longer knows the run")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Launcher:
@@ -40,7 +36,7 @@ class Launcher:
     """
 
     def __init__(
-        self, engine: Engine, prefect: PrefectRuns, limits: TimeLimits, clock: Callable[[], datetime] = _now
+        self, engine: Engine, prefect: PrefectRuns, limits: TimeLimits, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._engine, self._prefect, self._limits, self._clock = engine, prefect, limits, clock
         self._considered_snapshot: int | None = None

@@ -1,7 +1,7 @@
 """Everything the service asks of Prefect: start the deployments, read their runs, crash a run that has died."""
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -25,7 +25,7 @@ from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Crashed
 
 from feedback.job_state import JobStatus, RunState
-from feedback.time_limits import TimeLimits
+from feedback.time_limits import TimeLimits, utc_now
 from registry.errors import UnavailableError, translate_http_errors
 from registry.settings import Settings
 from registry.tables import Job, JobType
@@ -46,10 +46,6 @@ _PAGE = 200  # flow runs that Prefect returns at most
 _needs_prefect = translate_http_errors("Prefect")
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class PrefectRuns:
     """The flow runs in Prefect; each method raises UnavailableError if Prefect does not answer."""
 
@@ -58,7 +54,7 @@ class PrefectRuns:
         client: SyncPrefectClient,
         settings: Settings,
         limits: TimeLimits,
-        clock: Callable[[], datetime] = _now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._client, self._settings, self._clock = client, settings, clock
         self._missed_event_time = timedelta(seconds=limits.missed_event_seconds)

@@ -1,5 +1,6 @@
 """How long a run may be silent, and how long a job waits before it is launched again."""
 
+from datetime import UTC, datetime
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -37,3 +38,8 @@ class TimeLimits(BaseSettings):
     def pause_before_launch(self, failures: int) -> float:
         """Return the pause after a job's n-th failure, in seconds."""
         return min(self.longest_pause_seconds, self.first_pause_seconds * 2.0 ** (failures - 1))
+
+
+def utc_now() -> datetime:
+    """Return the time in UTC, by which pauses and silences are measured."""
+    return datetime.now(UTC)

@@ -14,10 +14,10 @@ from registry.database import migrate_database, open_session
 from registry.keys import Scope, add_key
 from registry.settings import Settings
 from tests.api.conftest import Start
+from tests.api.test_limits import TEXT, mark, upload
 
-TEXT = "Acme Ltd pays Bell."
 PART = 1_000_000
-MARKED = {"type": "party", "value": "Acme Ltd", "start": 0, "end": 8}
+MARKED = mark("Acme Ltd")
 WRONG = {"type": "party", "value": "Acme", "start": 14, "end": 18}
 FORM = b"multipart/form-data; boundary=x"
 
@@ -32,10 +32,6 @@ def keys(settings: Settings) -> dict[str, str]:
 
 def with_key(client: TestClient, key: str) -> TestClient:
     return TestClient(client.app, headers={"Authorization": f"Bearer {key}"})
-
-
-def upload(client: TestClient, text: str = TEXT) -> str:
-    return str(client.post("/documents", files={"file": ("a.txt", text.encode())}).json()["id"])
 
 
 def send_endlessly(app: ASGIApp, path: str, headers: dict[str, bytes]) -> tuple[int, int]:
