@@ -182,6 +182,7 @@ class SystemStatus(BaseModel):
 
     ok: bool
     database: ComponentStatus
+    document_store: ComponentStatus
     prefect: ComponentStatus
     mlflow: ComponentStatus
     worker: ComponentStatus

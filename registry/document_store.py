@@ -1,58 +1,123 @@
-"""The document store: original files and the boxes of their characters, in a folder or at any fsspec URL."""
+"""The document store: original files and the boxes of their characters, in a folder or in an S3 bucket."""
 
 import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import fsspec
 import numpy as np
+from fsspec.asyn import AsyncFileSystem, sync
 from numpy.typing import NDArray
 
-from registry.errors import UnavailableError
+from registry.errors import UnavailableError, build_outage_error
+from registry.neighbour import Neighbour
 from registry.settings import Settings
 
 FloatArray = NDArray[np.float32]
 
+_OUTAGES: tuple[type[Exception], ...] = (TimeoutError,)  # a server does not answer
+with suppress(ImportError):  # s3fs is an extra; it passes on errors of botocore
+    from botocore.exceptions import BotoCoreError
+
+    _OUTAGES += (BotoCoreError,)
+_FAILURES = (OSError, *_OUTAGES)
+_SECONDS = 10.0
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "file": {"auto_mkdir": True},
+    "s3": {
+        "use_listings_cache": False,  # other processes write, too
+        "config_kwargs": {"retries": {"total_max_attempts": 1}},  # s3fs tries again
+    },
+}
+
+_logger = logging.getLogger(__name__)
+
 
 class DocumentStore:
-    """Stores each document's `content` and, for a PDF, the `boxes` of its characters: see `intake.pdf_reader`."""
+    """Stores each document's `content` and, for a PDF, the `boxes` of its characters: see `intake.pdf_reader`.
+
+    Each method raises UnavailableError if the store does not work: after ten seconds if an S3 server does not answer,
+    and at once in the five seconds after that. A missing bucket is never created.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self._files, root = fsspec.core.url_to_fs(settings.document_store_url)
+        protocol = fsspec.utils.get_protocol(settings.document_store_url)
+        self._files, root = fsspec.core.url_to_fs(settings.document_store_url, **_OPTIONS.get(protocol, {}))
         self._root = root.rstrip("/")
+        self._server = Neighbour("The document store")
 
     def save(self, document_id: str, content: bytes, boxes: FloatArray | None) -> None:
-        """Store a document's bytes and boxes (characters, 5), or neither; raises UnavailableError if writing fails."""
+        """Store a document's bytes and boxes (characters, 5), or neither."""
         try:
             self._write(f"{document_id}/content", content)
             if boxes is not None:
                 buffer = io.BytesIO()
                 np.save(buffer, boxes, allow_pickle=False)
                 self._write(f"{document_id}/boxes.npy", buffer.getvalue())
-        except OSError as error:
-            self.delete(document_id)
-            raise UnavailableError(
-                f"The document store cannot be written ({error.strerror}): try again later"
-            ) from error
+        except UnavailableError:
+            with suppress(UnavailableError):  # logged
+                self.delete(document_id)
+            raise
 
     def load_content(self, document_id: str) -> bytes:
-        """Return the uploaded bytes; raises FileNotFoundError."""
-        content: bytes = self._files.cat_file(f"{self._root}/{document_id}/content")
-        return content
+        """Return the uploaded bytes."""
+        return self._read(f"{document_id}/content")
 
     def load_boxes(self, document_id: str) -> FloatArray:
-        """Return the boxes (characters, 5); raises FileNotFoundError for plain text."""
-        content = self._files.cat_file(f"{self._root}/{document_id}/boxes.npy")
-        boxes: FloatArray = np.load(io.BytesIO(content), allow_pickle=False)
+        """Return the boxes (characters, 5) of a PDF."""
+        boxes: FloatArray = np.load(io.BytesIO(self._read(f"{document_id}/boxes.npy")), allow_pickle=False)
         return boxes
 
     def delete(self, document_id: str) -> None:
-        """Delete everything stored of a document; raises UnavailableError if that fails."""
+        """Delete everything stored of a document."""
         folder = f"{self._root}/{document_id}"
         try:
-            if self._files.exists(folder):
-                self._files.rm(folder, recursive=True)
-        except OSError as error:
-            raise UnavailableError(f"The folder {document_id} of the document store remains: delete it") from error
+            with suppress(FileNotFoundError), self._access():
+                if self._call("exists", folder):
+                    self._call("rm", folder, recursive=True)
+        except UnavailableError as error:
+            _logger.warning("The folder %s of the document store may remain: delete it", document_id)
+            raise UnavailableError(f"{error}. The folder {document_id} may remain in the store: delete it") from error
+
+    def check_alive(self) -> None:
+        """Write a small file."""
+        self._write("status", b"The document store can be written.\n")
+
+    def _read(self, path: str) -> bytes:
+        try:
+            with self._access():
+                content: bytes = self._call("cat_file", f"{self._root}/{path}")
+                return content
+        except FileNotFoundError as error:
+            raise UnavailableError(f"The document store has lost {path}: restore it, or delete the document") from error
 
     def _write(self, path: str, content: bytes) -> None:
-        self._files.makedirs(f"{self._root}/{path.rsplit('/', 1)[0]}", exist_ok=True)
-        self._files.pipe_file(f"{self._root}/{path}", content)
+        try:
+            with self._access():
+                self._call("pipe_file", f"{self._root}/{path}", content)
+        except FileNotFoundError as error:
+            raise UnavailableError("The document store's bucket does not exist: create it") from error
+
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the file system, with a time limit if a server is asked: s3fs's own miss some waits."""
+        if not isinstance(self._files, AsyncFileSystem):
+            return getattr(self._files, method)(*arguments, **options)
+        coroutine = getattr(self._files, f"_{method}")
+        return sync(self._files.loop, coroutine, *arguments, timeout=_SECONDS, **options)
+
+    @contextmanager
+    def _access(self) -> Iterator[None]:
+        """Raise UnavailableError for what file systems raise, except FileNotFoundError."""
+        with self._server.ask():
+            try:
+                yield
+            except FileNotFoundError:
+                raise
+            except _FAILURES as error:
+                _logger.warning("The document store fails", exc_info=True)
+                if isinstance(error, _OUTAGES):
+                    raise build_outage_error("The document store") from error
+                reason = getattr(error, "strerror", None) or error
+                raise UnavailableError(f"The document store fails ({reason}): try again later") from error

@@ -19,7 +19,7 @@ class Settings(BaseSettings):
         SecretStr("sqlite:///.local/contract-feedback.db"), description="SQLAlchemy URL: SQLite or postgresql+psycopg"
     )
     document_store_url: str = Field(
-        ".local/documents", description="Where original files are stored: a folder or an fsspec URL"
+        ".local/documents", description="Where original files are stored: a folder, or s3://bucket/folder"
     )
     mlflow_tracking_uri: str = Field("http://127.0.0.1:5000", description="MLflow's tracking server and registry")
     mlflow_public_url: str | None = Field(

@@ -20,10 +20,11 @@ router = APIRouter(tags=["health"], route_class=GuardedRoute)
 
 @router.get("/system-status")
 def read_system_status(services: ServicesDep, _: ReaderDep) -> SystemStatus:
-    """Report the state of every part: database, Prefect, MLflow, worker, served version."""
+    """Report the state of every part: database, document store, Prefect, MLflow, worker, served version."""
     parts = {
         "database": _check(lambda: _check_database(services)),
         "prefect": _check(services.prefect.check_alive),
+        "document_store": _check(services.store.check_alive),
         "mlflow": _check(lambda: _check_mlflow(services)),
         "worker": _check(lambda: _check_worker(services)),
         "model": _check(lambda: _check_model(services)),

@@ -110,3 +110,15 @@ def test_status_reports_a_broken_part_and_all_others(client: TestClient) -> None
     status = client.get("/system-status").json()
     assert status["mlflow"] == {"ok": False, "detail": "AttributeError: the log of the API has the trace"}
     assert status["database"]["ok"]
+
+
+def test_store_that_is_away_is_reported_and_nothing_is_half_stored(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("where a folder should be")
+    client = start(document_store_url=str(tmp_path / "file"))
+    refused = client.post("/documents", files={"file": ("a.txt", b"Acme Ltd pays Bell.")})
+    assert (refused.status_code, "document store fails (Not a directory)" in refused.json()["detail"]) == (503, True)
+    assert client.get("/documents").json()["total"] == 0
+    status = client.get("/system-status").json()
+    assert not status["ok"]
+    assert "Not a directory" in status["document_store"]["detail"]
+    assert status["database"]["ok"]

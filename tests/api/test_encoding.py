@@ -133,10 +133,11 @@ def test_upload_is_stored_while_mlflow_does_not_answer(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     upload(start(mlflow_tracking_uri="http://127.0.0.1:9"), "Acme Ltd pays Bell.")
+    expected = "left to its first extraction: MLflow does not answer"
     until = time.monotonic() + 30
-    while "MLflow does not answer" not in caplog.text and time.monotonic() < until:
+    while expected not in caplog.text and time.monotonic() < until:
         time.sleep(0.02)
-    assert "left to its first extraction: MLflow does not answer" in caplog.text
+    assert expected in caplog.text
 
 
 def test_encoding_has_a_lower_priority_than_requests(start: Start) -> None:
