@@ -2,6 +2,7 @@
 
 import os
 from asyncio import Semaphore
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -51,7 +52,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     migrate(engine)
     registry, limits = ModelRegistry(settings), TimeLimits()
     served, cache = ServedModel(registry), build_representation_cache(settings)
-    encoding = EncodingQueue(settings, served, cache)
+    encoding, cores = EncodingQueue(settings, served, cache), os.cpu_count() or 1
     with get_client(sync_client=True) as client:
         prefect = PrefectRuns(client, settings, limits)
         launcher = Launcher(engine, prefect, limits)
@@ -68,7 +69,9 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             request_limit=RequestLimit(settings.requests_per_minute, "with this key"),
             refusal_limit=RequestLimit(settings.refusals_per_minute, "without a valid key from this address"),
             request_slots=Semaphore(MAX_CONNECTIONS),
-            reading_slots=Semaphore(os.cpu_count() or 1),
+            reading_slots=Semaphore(cores),
+            caller_slots=defaultdict(lambda: Semaphore(MAX_CONNECTIONS // 4)),
+            caller_reading_slots=defaultdict(lambda: Semaphore(max(1, cores - 1))),
         )
         launcher.start()
         encoding.start()

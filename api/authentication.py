@@ -1,24 +1,30 @@
 """Who sends a request: its API key is checked before its body is read, and no more is read than is allowed."""
 
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from typing import Any, get_args, get_type_hints
 
-from fastapi import HTTPException, Request, Response, params
+from fastapi import HTTPException, Request, params
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from sqlmodel import Session
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from api.services import Services
 from registry.database import translate_database_errors
-from registry.errors import ForbiddenError, TooLargeError, UnauthorizedError
+from registry.errors import ForbiddenError, TooLargeError, UnauthorizedError, UnavailableError
 from registry.keys import Scope, find_key
 from registry.settings import Settings
+from registry.tables import ApiKey
 
 _FORM_BYTES = 10_000  # of a form around its file
+_KEY_CHECK_SECONDS = 1.0
 _SCOPES = {
     Scope.READ: "read documents, their texts, annotations and history, entities, jobs, versions, the system's status",
     Scope.ANNOTATE: "upload and delete documents; create, change and delete annotations (import them only with `read`)",
@@ -39,10 +45,18 @@ class Caller:
     key_id: str
     name: str
     scopes: frozenset[str]
+    checked_at: float
 
     def may(self, scope: Scope) -> bool:
         """Tell whether the key has a scope."""
         return not self.scopes.isdisjoint({scope, Scope.ADMIN})
+
+    def check_not_revoked(self, session: Session) -> None:
+        """Raise UnauthorizedError if the key was revoked while the body came in, which may take long."""
+        if time.monotonic() - self.checked_at > _KEY_CHECK_SECONDS:
+            key = session.get(ApiKey, self.key_id)
+            if key is None or key.revoked_at:
+                raise UnauthorizedError("The API key was revoked")
 
     def require(self, scope: Scope) -> None:
         """Raise ForbiddenError unless the key has a scope."""
@@ -53,28 +67,25 @@ class Caller:
 class GuardedRoute(APIRoute):
     """A route that puts the caller into the request's state, or refuses, before the body is read.
 
-    The caller needs the scopes of the endpoint's `Security` parameters.
-
-    A body may be as large as an upload, or `max_json_bytes` where it is JSON.
+    The caller needs the scopes of the endpoint's `Security` parameters. A body may be as large as an upload, or
+    `max_json_bytes` where it is JSON. Of one key, only so many requests, and as many uploads, are received, processed
+    and answered at once; the others wait unread, so that no key takes all threads, connections and memory.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what handles the route's requests."""
-        handle = super().get_route_handler()
-        scopes = _list_scopes(self.endpoint)
+    async def handle(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        services: Services = scope["app"].state.services
+        request = Request(scope, receive)
+        request.state.caller = caller = await _authenticate(request, services)
+        for required in _list_scopes(self.endpoint):
+            caller.require(required)
         has_form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
-
-        async def handle_guarded(request: Request) -> Response:
-            services: Services = request.app.state.services
-            request.state.caller = caller = await _authenticate(request, services)
-            for scope in scopes:
-                caller.require(scope)
-            receive = _limit_body(request, _get_max_bytes(services.settings, has_form))
-            return await handle(Request(request.scope, receive, request._send))
-
-        return handle_guarded
+        limited = _limit_body(request, _get_max_bytes(services.settings, has_form))
+        async with services.caller_slots[caller.key_id, has_form]:
+            await super().handle(scope, limited, send)
 
 
+@cache
 def _list_scopes(endpoint: Callable[..., Any]) -> list[Scope]:
     parameters = chain.from_iterable(get_args(hint) for hint in get_type_hints(endpoint, include_extras=True).values())
     return [Scope(name) for each in parameters if isinstance(each, params.Security) for name in each.scopes or ()]
@@ -94,8 +105,9 @@ async def _authenticate(request: Request, services: Services) -> Caller:
 def _find_caller(services: Services, key: str) -> Caller | None:
     with translate_database_errors(), Session(services.engine) as session:
         found = find_key(session, key)
-        caller = Caller(found.id, found.name, frozenset(found.scopes)) if found else None
-        session.commit()  # records the key's last use
+        caller = Caller(found.id, found.name, frozenset(found.scopes), time.monotonic()) if found else None
+        with suppress(UnavailableError), translate_database_errors():  # on a full disk, one may still read
+            session.commit()  # records the key's last use
         return caller
 
 

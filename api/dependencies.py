@@ -34,9 +34,12 @@ async def _take_slot(services: ServicesDep) -> AsyncIterator[None]:
         yield
 
 
-async def _take_reading_slot(services: ServicesDep) -> AsyncIterator[None]:
-    """Read no more uploads at once than there are cores; the others wait, and hold neither a thread nor a slot."""
-    async with services.reading_slots:
+async def _take_reading_slot(request: Request, services: ServicesDep) -> AsyncIterator[None]:
+    """Read no more uploads at once than there are cores, and leave one core to other keys.
+
+    The others wait, and hold neither a thread nor a database session.
+    """
+    async with services.caller_reading_slots[request.state.caller.key_id], services.reading_slots:
         yield
 
 
@@ -58,6 +61,7 @@ async def _get_caller(
 ) -> Caller:
     """Return the caller that `GuardedRoute` has checked; changes in the session are recorded as the caller's."""
     caller: Caller = request.state.caller
+    caller.check_not_revoked(session)
     set_principal(session, caller.name)
     return caller
 

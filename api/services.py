@@ -1,6 +1,7 @@
 """What exists as long as the service runs."""
 
 from asyncio import Semaphore
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from limits import RateLimitItemPerMinute
@@ -49,3 +50,5 @@ class Services:
     refusal_limit: RequestLimit
     request_slots: Semaphore
     reading_slots: Semaphore
+    caller_slots: Mapping[tuple[str, bool], Semaphore]
+    caller_reading_slots: Mapping[str, Semaphore]

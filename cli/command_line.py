@@ -5,6 +5,7 @@ Commands import Prefect, MLflow and torch themselves: both servers' clients read
 """
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -30,8 +31,9 @@ from registry.settings import get_settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
-_SHORT_WAITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "PREFECT_API_REQUEST_TIMEOUT": "10"}  # seconds
-_NO_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # the loaded model answers if MLflow does not
+_SHORT_WAITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "PREFECT_API_REQUEST_TIMEOUT": "5"}  # seconds
+# The loaded model answers if MLflow does not; the launcher asks Prefect again.
+_NO_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "PREFECT_CLIENT_MAX_RETRIES": "0"}
 _API_PORT, _PREFECT_PORT, _MLFLOW_PORT = DEFAULT_PORTS
 
 EncoderOption = Annotated[str, typer.Option(help="Base encoder: 'packaged', a local folder, or a name on the hub")]
@@ -58,6 +60,8 @@ def api(
 ) -> None:
     """Serve the API alone. Its settings are environment variables, CONTRACT_FEEDBACK_… and PREFECT_API_URL."""
     os.environ |= {**_SHORT_WAITS, **os.environ, **_NO_RETRIES}
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # idle connections must not use them up
     with _open_database() as session:
         if not is_loopback(host) and not has_keys(session):
             raise UsageError(f"Make a key before listening on {host}: contract-feedback add-key NAME")

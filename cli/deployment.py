@@ -6,10 +6,18 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
-from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, State, StateType
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
@@ -55,6 +63,24 @@ def deploy() -> None:
             for automation in build_automations(TimeLimits(), full_name, deployment_id):
                 _delete_automations(prefect, automation.name)
                 prefect.create_automation(automation)
+
+
+def crash_unfinished_runs() -> None:
+    """Crash the runs of both deployments that have begun, when no worker runs: their processes are dead.
+
+    Otherwise they hold the deployments' slots until they have been silent for long. Raises httpx.HTTPError.
+    """
+    settings = get_settings()
+    begun = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    with get_client(sync_client=True) as prefect:
+        deployments = map(prefect.read_deployment_by_name, (settings.deployment, settings.consolidation_deployment))
+        ids = DeploymentFilterId(any_=[deployment.id for deployment in deployments])
+        for run in prefect.read_flow_runs(
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=begun)),
+            deployment_filter=DeploymentFilter(id=ids),
+        ):
+            crashed: State[None] = Crashed(message="The installation was stopped while this run was under way")
+            prefect.set_flow_run_state(run.id, crashed, force=True)
 
 
 def _delete_automations(prefect: SyncPrefectClient, name: str) -> None:

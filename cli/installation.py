@@ -61,6 +61,7 @@ def run_stack(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = folder.resolve()
     (folder / "logs").mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # contracts are in it
     database_url = database_url or f"sqlite:///{folder}/contract-feedback.db"
     with ExitStack() as opened:
         reserved = [opened.enter_context(reserve_port(host, port)) for port in ports]
@@ -85,7 +86,7 @@ def _start(stack: Stack, warm_socket: Path) -> None:
     """Start all processes and return when each of them answers."""
     from prefect.settings import temporary_settings  # noqa: PLC0415  (the docstring of cli.command_line says why)
 
-    from cli.deployment import deploy  # noqa: PLC0415
+    from cli.deployment import crash_unfinished_runs, deploy  # noqa: PLC0415
 
     processes, environment = stack.processes, stack.environment
     processes.start("prefect", "cli.prefect_server", *_listen_on(stack.prefect_url))
@@ -96,6 +97,7 @@ def _start(stack: Stack, warm_socket: Path) -> None:
     try:
         with temporary_settings(server):
             deploy()
+            crash_unfinished_runs()
     except httpx.HTTPError as error:
         raise RuntimeError(f"Prefect at {stack.prefect_url} refuses the deployment: {error}") from error
     processes.start("worker", "flows.warm.worker")

@@ -62,9 +62,16 @@ class Representation:
             raise OSError(f"Cannot write {file}: {error}") from error
 
     @classmethod
-    def load(cls, file: Path) -> "Representation":
-        """Read a saved representation; raises OSError if the file is missing or damaged."""
+    def load(cls, file: Path, rows: int) -> "Representation":
+        """Read a saved representation; `features` are less than `rows`. Raises OSError if it is missing or damaged."""
         try:
-            return cls(**load_file(file))
+            loaded = cls(**load_file(file))
         except (SafetensorError, TypeError) as error:  # TypeError: it has other fields
             raise OSError(f"Cannot read {file}: {error}") from error
+        if not (_is_within(loaded.features, rows) and _is_within(loaded.sentence_of_word, len(loaded.sentences))):
+            raise OSError(f"{file} is damaged")
+        return loaded
+
+
+def _is_within(indices: Tensor, length: int) -> bool:
+    return not indices.numel() or bool(indices.min() >= 0 and indices.max() < length)

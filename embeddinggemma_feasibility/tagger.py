@@ -126,7 +126,7 @@ class Tagger(nn.Module):
             return self._represent(text)
         sha256 = self.cache_key(text)
         with cache.lock(sha256):
-            representation = cache.load(sha256, Representation.load)
+            representation = cache.load(sha256, self._load_representation)
             if representation is None:
                 representation = self._represent(text)
                 cache.add(sha256, representation.save)
@@ -154,6 +154,9 @@ class Tagger(nn.Module):
     def _adapter_parameters(self) -> list[nn.Parameter]:
         parameters = self.adapted.parameters() if self.adapted else ()
         return [parameter for parameter in parameters if parameter.requires_grad]
+
+    def _load_representation(self, file: Path) -> Representation:
+        return Representation.load(file, len(self.lexical))
 
     @torch.inference_mode()
     def _represent(self, text: str) -> Representation:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -27,6 +29,7 @@ from prefect.states import Cancelled, Crashed
 from feedback.job_state import JobStatus, RunState
 from feedback.time_limits import TimeLimits, utc_now
 from registry.errors import UnavailableError, translate_http_errors
+from registry.neighbour import Neighbour
 from registry.settings import Settings
 from registry.tables import Job, JobType
 
@@ -43,7 +46,21 @@ _STATUS = {
     StateType.CANCELLED: JobStatus.CANCELLED,
 }
 _PAGE = 200  # flow runs that Prefect returns at most
-_needs_prefect = translate_http_errors("Prefect")
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
+
+
+def _needs_prefect(
+    method: Callable[Concatenate["PrefectRuns", _Arguments], _Answer],
+) -> Callable[Concatenate["PrefectRuns", _Arguments], _Answer]:
+    """Raise UnavailableError if Prefect does not answer, at once while it hangs."""
+
+    @wraps(method)
+    def ask(self: "PrefectRuns", /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Answer:
+        with self.server.ask(), translate_http_errors("Prefect"):
+            return method(self, *arguments, **options)
+
+    return ask
 
 
 class PrefectRuns:
@@ -57,6 +74,7 @@ class PrefectRuns:
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._client, self._settings, self._clock = client, settings, clock
+        self.server = Neighbour("Prefect")
         self._missed_event_time = timedelta(seconds=limits.missed_event_seconds)
 
     @_needs_prefect
@@ -135,10 +153,11 @@ class PrefectRuns:
         artifacts = self._client.read_artifacts(artifact_filter=of_run)
         return max((float(str(artifact.data)) for artifact in artifacts), default=0.0)
 
+    @_needs_prefect
     def check_alive(self) -> None:
-        """Raise UnavailableError unless Prefect answers."""
-        if error := self._client.api_healthcheck():
-            raise UnavailableError("Prefect does not answer") from error
+        """Raise UnavailableError unless Prefect answers and has both deployments."""
+        self._get_deployment(self._settings.deployment)
+        self._get_deployment(self._settings.consolidation_deployment)
 
     @_needs_prefect
     def list_workers(self) -> list[str]:

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from sqlmodel import Session
 
 from feedback.launcher import Launcher
-from registry.annotations import hash_annotations, list_annotated_documents, list_annotations, replace_annotations
+from registry.annotations import (
+    hash_annotations,
+    list_annotated_documents,
+    list_annotations,
+    lock_annotations,
+    replace_annotations,
+)
 from registry.documents import check_documents_exist
 from registry.errors import ConflictError, InvalidInputError, TooManyError
 from registry.jobs import add_job, count_waiting_jobs, find_job_by_key, find_last_feedback, list_job_documents
@@ -23,22 +29,27 @@ def trigger_model_feedback(
 ) -> Job:
     """Commit feedback on a document as a job and wake the launcher; the launch happens after the return.
 
-    `annotations` replace those of the document; None keeps them. The annotations of the last feedback again, or a known
-    idempotency key, return the existing job; feedback whose job failed or was cancelled becomes a new one.
+    `annotations` replace those of the document; None keeps them. The annotations of the last feedback again, if they
+    have not been changed since, or a known idempotency key, return the existing job; feedback whose job failed or was
+    cancelled becomes a new one.
 
     Raises InvalidInputError for annotations that do not fit the text and where there is nothing to learn, ConflictError
     for an idempotency key that came with other feedback.
     """
     if idempotency_key and (known := find_job_by_key(session, idempotency_key)):
         return _check_same_feedback(session, known, document, annotations)
+    lock_annotations(session, document.id)
+    stored = list_annotations(session, document.id)
+    stored_sha256 = hash_annotations(stored)
     if annotations is not None:
         replace_annotations(session, document, annotations)
     else:
-        annotations = list_annotations(session, document.id)
+        annotations = stored
         _check_any_approved(annotations)
     annotations_sha256 = hash_annotations(annotations)
     job = find_last_feedback(session, document.id)
-    if job is None or job.annotations_sha256 != annotations_sha256 or (job.outcome and job.outcome.decision.has_failed):
+    is_repeated = job is not None and job.annotations_sha256 == annotations_sha256 == stored_sha256
+    if job is None or not is_repeated or (job.outcome and job.outcome.decision.has_failed):
         job = add_job(session, JobType.FEEDBACK, [document.id], triggered_by, note)
         job.annotations_sha256, job.idempotency_key = annotations_sha256, idempotency_key
         session.add(job)

@@ -178,9 +178,13 @@ def register(flow_run_id: str, training_set: TrainingSet, challenger: Model | No
 
 @task_with_neighbours
 def promote(training_set: TrainingSet, outcome: Outcome) -> None:
-    """Make the new version the champion if that was decided, and answer the jobs; refused jobs are tried in parts."""
+    """Make the new version the champion if that was decided, and answer the jobs; refused jobs are tried in parts.
+
+    Raises OvertakenError if another version was promoted since the new one was compared with the champion.
+    """
     if outcome.decision == Decision.PROMOTED and outcome.challenger and outcome.challenger.version:
-        ModelRegistry(get_settings()).promote(outcome.challenger.version)
+        compared = outcome.champion.version if outcome.champion else None
+        ModelRegistry(get_settings()).promote_after(outcome.challenger.version, compared)
     with open_session(get_settings()) as session:
         if outcome.decision == Decision.NOT_PROMOTED and len(training_set.job_ids) > 1:
             split_jobs(session, training_set.job_ids, outcome.reason)

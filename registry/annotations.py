@@ -32,7 +32,7 @@ def add_annotation(session: Session, document: Document, new: AnnotationBase) ->
     Raises InvalidInputError if it does not fit the text, ConflictError if the span has an annotation of that type.
     """
     check_annotation(document, new)
-    _lock_annotations(session, document.id)
+    lock_annotations(session, document.id)
     _check_no_duplicate(session, document.id, new)
     annotation = Annotation(document_id=document.id, **new.model_dump())
     session.add(annotation)
@@ -42,14 +42,14 @@ def add_annotation(session: Session, document: Document, new: AnnotationBase) ->
 def update_annotation(session: Session, document: Document, annotation: Annotation, new: AnnotationBase) -> None:
     """Overwrite an annotation; raises as `add_annotation` does."""
     check_annotation(document, new)
-    _lock_annotations(session, document.id)
+    lock_annotations(session, document.id)
     _check_no_duplicate(session, document.id, new, except_id=annotation.id)
     _overwrite(session, annotation, new)
 
 
 def replace_annotations(session: Session, document: Document, new: Sequence[AnnotationBase]) -> None:
     """Replace all annotations of a document; an annotation whose type and span remain keeps its id."""
-    _lock_annotations(session, document.id)
+    lock_annotations(session, document.id)
     existing = {_key(annotation): annotation for annotation in list_annotations(session, document.id)}
     seen = set()
     for item in new:
@@ -149,7 +149,7 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> lis
     return found
 
 
-def _lock_annotations(session: Session, document_id: str) -> None:
+def lock_annotations(session: Session, document_id: str) -> None:
     """Let only one transaction at a time change a document's annotations, by an update that changes nothing."""
     unchanged = update(Document).where(col(Document.id) == document_id).values(filename=Document.filename)
     session.exec(unchanged.execution_options(synchronize_session=False))

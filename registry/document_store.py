@@ -22,7 +22,7 @@ with suppress(ImportError):  # s3fs is an extra; it passes on errors of botocore
     from botocore.exceptions import BotoCoreError
 
     _OUTAGES += (BotoCoreError,)
-_FAILURES = (OSError, *_OUTAGES)
+_FAILURES: tuple[type[Exception], ...] = (OSError, *_OUTAGES)
 _SECONDS = 10.0
 _OPTIONS: dict[str, dict[str, Any]] = {
     "file": {"auto_mkdir": True},

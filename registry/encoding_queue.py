@@ -3,8 +3,7 @@
 import logging
 import os
 import threading
-from contextlib import suppress
-from queue import Full, Queue
+from collections import deque
 
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.encoders import load_encoder
@@ -31,9 +30,11 @@ class EncodingQueue:
 
     def __init__(self, settings: Settings, served: ServedModel, cache: DiskCache) -> None:
         self._settings, self._served, self._cache = settings, served, cache
-        self._texts: Queue[str | None] = Queue(MAX_WAITING)
+        self._texts: deque[str] = deque()
+        self._changed = threading.Condition()
         self._failed: str | None = None
         self._stopped = False
+        self._extractions = threading.Semaphore(os.cpu_count() or 1)
         self._thread = threading.Thread(target=self._run, name="encoding", daemon=True)
 
     def start(self) -> None:
@@ -42,35 +43,58 @@ class EncodingQueue:
 
     def stop(self) -> None:
         """Stop after the text that is being encoded; return after five seconds even if that takes longer."""
-        self._stopped = True
-        with suppress(Full):  # the thread waits only if there is space
-            self._texts.put_nowait(None)
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
         self._thread.join(_STOP_SECONDS)
 
     def add(self, text: str) -> None:
         """Have a text encoded soon, unless as many wait as are allowed to."""
-        if text in self._texts.queue:
-            return
-        try:
-            self._texts.put_nowait(text)
-        except Full:
-            _logger.warning("%d texts wait to be encoded: one more is left to its first extraction", MAX_WAITING)
+        with self._changed:
+            if text in self._texts:
+                return
+            if len(self._texts) == MAX_WAITING:
+                _logger.warning("%d texts wait to be encoded: one more is left to its first extraction", MAX_WAITING)
+                return
+            self._texts.append(text)
+            self._changed.notify()
 
-    def check_encoded(self, text: str, tagger: Tagger) -> None:
-        """Raise UnavailableError, and have the text encoded, if it is long and not encoded as this tagger needs it."""
-        if len(text) <= LONG_TEXT or tagger.cache_key(text) in self._cache:
+    def encode(self, text: str, tagger: Tagger) -> None:
+        """Return when a text is encoded as this tagger needs it; encode as many at once as there are cores.
+
+        Raises UnavailableError for one that is long, and has it encoded next: a reader waits for it.
+        """
+        if tagger.cache_key(text) in self._cache:
             return
-        if text == self._failed:  # its extraction encodes it, and fails with the cause
+        if len(text) <= LONG_TEXT:
+            with self._extractions:
+                tagger.represent(text, self._cache)
+        elif text == self._failed:  # its extraction encodes it, and fails with the cause
             self._failed = None
         else:
-            self.add(text)
+            self._add_first(text)
             raise UnavailableError(
                 f"This document of {len(text):,} characters is being read in the background: try again in a minute"
             )
 
+    def _add_first(self, text: str) -> None:
+        with self._changed:
+            if text in self._texts:
+                self._texts.remove(text)
+            elif len(self._texts) == MAX_WAITING:
+                self._texts.pop()
+            self._texts.appendleft(text)
+            self._changed.notify()
+
+    def _take(self) -> str | None:
+        """Return the next text, None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._texts or self._stopped)
+            return None if self._stopped else self._texts.popleft()
+
     def _run(self) -> None:
         os.nice(_NICENESS)  # on Linux, of this thread and of those that torch starts for it
-        while (text := self._texts.get()) is not None and not self._stopped:
+        while (text := self._take()) is not None:
             try:
                 self._get_tagger().represent(text, self._cache)
             except UnavailableError as error:

@@ -36,6 +36,10 @@ class ConflictError(ContractFeedbackError):
     status_code = 409
 
 
+class OvertakenError(ContractFeedbackError):
+    """Another version was promoted while a run learned from the champion before it."""
+
+
 class StaleRevisionError(ContractFeedbackError):
     """The record was changed after the client read it."""
 

@@ -1,10 +1,14 @@
-"""API keys; only an argon2 hash of the secret in a key is stored."""
+"""API keys; only the SHA-256 of the secret in a key is stored.
 
+The secret is 256 random bits, so a fast hash cannot be searched, and a wrong key costs nothing to refuse.
+"""
+
+import hashlib
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import lru_cache
+from hmac import compare_digest
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
@@ -13,7 +17,6 @@ from sqlmodel import Session, col, func, select
 from registry.errors import InvalidInputError, NotFoundError
 from registry.tables import MAX_NAME, ApiKey
 
-_hasher = PasswordHasher()
 _LAST_USE_ACCURACY = timedelta(minutes=1)
 
 
@@ -35,7 +38,7 @@ def add_key(session: Session, name: str, scopes: Sequence[Scope]) -> str:
         raise InvalidInputError(f"A key's name has 1 to {MAX_NAME} printable characters")
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     scope_names = [scope.value for scope in scopes]
-    session.add(ApiKey(id=key_id, name=name, secret_hash=_hasher.hash(secret), scopes=scope_names))
+    session.add(ApiKey(id=key_id, name=name, secret_hash=_hash(secret), scopes=scope_names))
     return f"cf_{key_id}_{secret}"
 
 
@@ -43,7 +46,7 @@ def find_key(session: Session, key: str) -> ApiKey | None:
     """Return the key unless it is unknown or revoked, and record its use."""
     _, key_id, secret = [*key.split("_", 2), "", ""][:3]
     found = session.get(ApiKey, key_id)
-    if found is None or found.revoked_at or not _is_secret(secret, found.secret_hash):
+    if found is None or found.revoked_at or not _is_secret(secret, found):
         return None
     now = datetime.now(UTC)
     if found.last_used_at is None or abs(now - found.last_used_at) > _LAST_USE_ACCURACY:
@@ -73,9 +76,17 @@ def has_keys(session: Session) -> bool:
     return session.exec(query).one() > 0
 
 
-@lru_cache(maxsize=1024)  # argon2 is slow on purpose: each process verifies a key once
-def _is_secret(secret: str, secret_hash: str) -> bool:
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _is_secret(secret: str, key: ApiKey) -> bool:
+    """Check the secret; a key of an earlier release has an argon2 hash, which its first use replaces."""
+    if not key.secret_hash.startswith("$argon2"):
+        return compare_digest(_hash(secret), key.secret_hash)
     try:
-        return _hasher.verify(secret_hash, secret)
+        PasswordHasher().verify(key.secret_hash, secret)
     except VerifyMismatchError:
         return False
+    key.secret_hash = _hash(secret)
+    return True

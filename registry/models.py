@@ -30,6 +30,7 @@ from registry.cache import build_model_cache, copy_model, hash_files
 from registry.errors import (
     NoChampionError,
     NotFoundError,
+    OvertakenError,
     UnavailableError,
     UnusableModelError,
     build_outage_error,
@@ -157,6 +158,13 @@ class ModelRegistry:
         found = self._get(version)
         self._client.set_model_version_tag(self._name, found.version, _PROMOTED_AT, datetime.now(UTC).isoformat())
         self._client.set_registered_model_alias(self._name, CHAMPION, found.version)
+
+    def promote_after(self, version: str, champion: str | None) -> None:
+        """Make a version the champion if it is already, or if that is still `champion`; raises OvertakenError."""
+        current = self.find_alias()
+        if current not in (version, champion):
+            raise OvertakenError(f"Version {current} was promoted meanwhile: the next run learns from that")
+        self.promote(version)
 
     @_needs_mlflow()
     def save_challenger(

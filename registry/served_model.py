@@ -70,11 +70,12 @@ class ServedModel:
         self._paused_until = 0.0
 
     def _is_current(self) -> bool:
-        """Tell whether the champion is loaded; an error is left to `_update`, by one thread for all."""
+        """Tell whether the champion is loaded; if MLflow does not answer, what is loaded serves."""
         try:
             return self._loaded is not None and self._loaded.version == self._registry.find_champion()
-        except UnavailableError:
-            return False
+        except UnavailableError as error:
+            self._pause(error)
+            return True
 
     def _update(self) -> None:
         try:
@@ -85,9 +86,12 @@ class ServedModel:
                 self._loaded = LoadedModel(champion, self._registry.load_tagger(champion))
             self._error = None
         except ContractFeedbackError as error:
-            if str(error) != str(self._error):
-                _logger.warning("%s; version %s serves", error, self._loaded.version if self._loaded else "no")
-            self._error, self._paused_until = error, self._clock() + _PAUSE_SECONDS
-            if self._loaded:
-                warning = f"{error}. Version {self._loaded.version}, which was loaded before, serves."
-                self._loaded = replace(self._loaded, warning=warning)
+            self._pause(error)
+
+    def _pause(self, error: ContractFeedbackError) -> None:
+        if str(error) != str(self._error):
+            _logger.warning("%s; version %s serves", error, self._loaded.version if self._loaded else "no")
+        self._error, self._paused_until = error, self._clock() + _PAUSE_SECONDS
+        if self._loaded:
+            warning = f"{error}. Version {self._loaded.version}, which was loaded before, serves."
+            self._loaded = replace(self._loaded, warning=warning)

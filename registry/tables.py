@@ -191,7 +191,7 @@ class ApiKey(SQLModel, table=True):
 
     id: str = Field(primary_key=True, description="Part of the key")
     name: str
-    secret_hash: str = Field(description="argon2 hash of the 256 random bits in the key")
+    secret_hash: str = Field(description="SHA-256 of the 256 random bits in the key")
     scopes: list[str] = Field(sa_type=JSON)
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
     last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="Accurate to one minute")

@@ -152,7 +152,7 @@ def session(engine: Engine) -> Iterator[Session]:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A real Prefect server, worker, MLflow and API, on the packaged encoder."""
-    with run_stack(tmp_path_factory.mktemp("stack"), ANY_PORTS) as stack:
+    with run_stack(tmp_path_factory.mktemp("stack") / "data", ANY_PORTS) as stack:
         yield stack
 
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -143,6 +144,13 @@ def test_mlflow_that_hangs_holds_up_no_request_but_the_first(
     finally:
         os.killpg(mlflow, signal.SIGCONT)
     wait_until(lambda: http.get(entities).json()["warning"] is None, 20)
+
+
+def test_data_is_readable_by_its_owner_alone_and_the_api_may_open_many_connections(stack: Stack) -> None:
+    assert stack.folder.stat().st_mode & 0o777 == 0o700
+    limits = Path(f"/proc/{stack.processes['api'].pid}/limits").read_text()
+    (open_files,) = (line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open files"))
+    assert open_files[0] == open_files[1]
 
 
 def time_of(request: Callable[[], object]) -> float:

@@ -17,7 +17,7 @@ from intake.reading import read_document
 from registry.audit import delete_old_values
 from registry.database import translate_database_errors
 from registry.documents import find_document_by_content, get_document, list_documents
-from registry.errors import ConflictError, TooLargeError
+from registry.errors import ConflictError, TooLargeError, UnavailableError
 from registry.tables import Document
 from registry.text_types import Text
 
@@ -58,15 +58,17 @@ def upload_document(
         character_count=len(read.text),
         text=read.text,
     )
-    services.store.save(document.id, content, read.boxes)
+    document_id = document.id
+    services.store.save(document_id, content, read.boxes)
     session.add(document)
     try:
         with translate_database_errors():
             session.commit()
-    except ConflictError:
+    except (ConflictError, UnavailableError):
         session.rollback()
-        services.store.delete(document.id)
-        existing = find_document_by_content(session, sha256)
+        existing = find_document_by_content(session, sha256)  # the commit may have succeeded without an answer
+        if existing is None or existing.id != document_id:
+            services.store.delete(document_id)
         if existing is None:
             raise
         return existing
@@ -129,7 +131,7 @@ def extract_entities(document_id: Text, session: SessionDep, services: ServicesD
     model = services.served.get()
     if model is None:
         return EntitiesResponse(document_id=document_id, model_version=None, entities=[])
-    services.encoding.check_encoded(document.text, model.tagger)
+    services.encoding.encode(document.text, model.tagger)
     found = _add_locations(document, model.tagger.extract(document.text, services.cache), services)
     return EntitiesResponse(document_id=document_id, model_version=model.version, warning=model.warning, entities=found)
 

@@ -1,17 +1,20 @@
 """Keys, scopes and limits: what is checked before a request's body is read, and what each scope permits."""
 
 import asyncio
-from collections.abc import Coroutine
+import json
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import event
 from starlette.types import ASGIApp, Message
 
 from api.authentication import GuardedRoute
 from api.routes import annotations, audit, documents, feedback, jobs, models, system_status
-from registry.database import migrate_database, open_session
-from registry.keys import Scope, add_key
+from registry.database import build_engine, migrate_database, open_session
+from registry.keys import Scope, add_key, revoke_key
 from registry.settings import Settings
 from tests.api.conftest import Start
 from tests.api.test_limits import TEXT, mark, upload
@@ -20,6 +23,11 @@ PART = 1_000_000
 MARKED = mark("Acme Ltd")
 WRONG = {"type": "party", "value": "Acme", "start": 14, "end": 18}
 FORM = b"multipart/form-data; boundary=x"
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/test.db"
 
 
 @pytest.fixture
@@ -78,6 +86,37 @@ def test_body_is_read_up_to_its_limit(start: Start, path: str, content_type: byt
     assert status == 413
     assert read <= 6
     assert send_endlessly(client.app, path, headers | {"content-length": b"6000000"}) == (413, 0)
+
+
+def test_key_that_is_revoked_while_its_body_comes_in_changes_nothing(
+    start: Start, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start()
+    monkeypatch.setattr("api.authentication._KEY_CHECK_SECONDS", 0.0)
+    document = upload(client)
+    key = client.headers["Authorization"].split("_")[1]
+
+    def send_slowly() -> Iterator[bytes]:
+        body = json.dumps({"annotations": [MARKED]}).encode()
+        yield body[:-1]
+        with open_session(settings) as session:
+            revoke_key(session, key)
+        yield body[-1:]
+
+    headers = {"Content-Type": "application/json"}
+    answer = client.post(f"/documents/{document}/feedback", content=send_slowly(), headers=headers)
+    assert (answer.status_code, answer.json()["detail"]) == (401, "The API key was revoked")
+    assert client.get("/documents").status_code == 401
+
+
+def test_key_is_accepted_while_its_use_cannot_be_recorded(start: Start, settings: Settings) -> None:
+    client, engine = start(), build_engine(settings)
+    app: Any = client.app
+    event.listen(app.state.services.engine, "checkout", lambda opened, *_: opened.execute("PRAGMA busy_timeout = 0"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE apikey SET last_used_at = NULL")  # and nobody else can write until the end
+        assert client.get("/documents").status_code == 200
+    engine.dispose()
 
 
 def test_body_that_is_too_large_is_refused_with_the_limit(start: Start) -> None:

@@ -1,6 +1,7 @@
 """What the database cannot store or answer is a documented error; a bug is a 500."""
 
 import json
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
-from sqlalchemy import make_url, text
+from sqlalchemy import event, make_url, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from registry.database import build_engine
 from registry.settings import Settings
@@ -56,6 +59,21 @@ def test_deletion_whose_commit_fails_keeps_the_file(start: Start, settings: Sett
     assert client.delete(f"/documents/{document}").status_code == 204
     assert not list(Path(settings.document_store_url).iterdir())
     engine.dispose()
+
+
+def test_upload_whose_commit_fails_leaves_no_file(client: TestClient, settings: Settings) -> None:
+    upload(client)
+    (stored,) = Path(settings.document_store_url).iterdir()
+
+    def fail(_: object) -> None:
+        raise OperationalError("COMMIT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    event.listen(Session, "before_commit", fail)
+    refused = client.post("/documents", files={"file": ("b.txt", b"Bell pays Acme Ltd.")})
+    event.remove(Session, "before_commit", fail)
+    assert refused.status_code == 503
+    assert list(Path(settings.document_store_url).iterdir()) == [stored]
+    assert upload(client, "Bell pays Acme Ltd.")
 
 
 def test_lone_surrogate_is_refused_in_every_stored_field(client: TestClient) -> None:
@@ -120,5 +138,5 @@ def test_store_that_is_away_is_reported_and_nothing_is_half_stored(start: Start,
     assert client.get("/documents").json()["total"] == 0
     status = client.get("/system-status").json()
     assert not status["ok"]
-    assert "Not a directory" in status["document_store"]["detail"]
+    assert status["document_store"]["detail"].startswith("The document store fails")
     assert status["database"]["ok"]

@@ -13,6 +13,7 @@ from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.evaluation import evaluate
+from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from registry.encoding_queue import LONG_TEXT, MAX_WAITING
 from registry.models import ModelRegistry
@@ -138,6 +139,27 @@ def test_upload_is_stored_while_mlflow_does_not_answer(
     while expected not in caplog.text and time.monotonic() < until:
         time.sleep(0.02)
     assert expected in caplog.text
+
+
+def test_long_document_that_a_reader_waits_for_is_read_next_however_many_wait(
+    start: Start,
+    settings: Settings,
+    tiny_encoder: Encoder,
+    contracts: list[AnnotationData],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    version, encode = promote_model(settings, tiny_encoder, contracts, TrainingConfig()), Tagger._represent
+    monkeypatch.setattr(Tagger, "_represent", lambda *read: (time.sleep(0.5), encode(*read))[1])
+    client = start()
+    long = upload(client, "a" * (LONG_TEXT + 1))
+    for number in range(MAX_WAITING + 1):
+        upload(client, f"Bell pays {number}.")
+    client.get(f"/documents/{long}/entities")
+    until = time.monotonic() + 30
+    while (answer := client.get(f"/documents/{long}/entities")).status_code == 503:
+        assert time.monotonic() < until, "The others are read first"
+        time.sleep(0.2)
+    assert answer.json()["model_version"] == version
 
 
 def test_encoding_has_a_lower_priority_than_requests(start: Start) -> None:

@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fastapi.testclient import TestClient
 
-from registry.database import MAX_CONNECTIONS
+from registry.database import MAX_CONNECTIONS, open_session
 from registry.errors import InvalidInputError
+from registry.keys import Scope, add_key
+from registry.settings import Settings
 from tests.api.conftest import Start
 
 TEXT = "Acme Ltd pays Bell."
@@ -47,6 +49,25 @@ def test_uploads_that_wait_to_be_read_hold_up_no_other_request(start: Start, mon
         finally:
             released.set()
         assert {each.result().status_code for each in uploads} == {422}
+
+
+def test_key_with_many_slow_requests_holds_up_no_other_key(
+    start: Start, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, released = start(), threading.Event()
+    document = upload(client)
+    with open_session(settings) as session:
+        other = add_key(session, "other", [Scope.READ])
+    monkeypatch.setattr("api.routes.annotations.queries.list_annotations", lambda *_: released.wait(30) and [])
+    count = MAX_CONNECTIONS + 10
+    with ThreadPoolExecutor(count) as pool:
+        slow = [pool.submit(client.get, f"/documents/{document}/annotations") for _ in range(count)]
+        try:
+            headers = {"Authorization": f"Bearer {other}"}
+            assert ThreadPoolExecutor(1).submit(client.get, "/documents", headers=headers).result(20).status_code == 200
+        finally:
+            released.set()
+        assert {each.result().status_code for each in slow} == {200}
 
 
 def test_annotation_above_the_limit_is_refused(start: Start) -> None:

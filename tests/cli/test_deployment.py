@@ -5,14 +5,18 @@ import time
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending, Running
 
+from cli.deployment import crash_unfinished_runs
 from cli.installation import Stack
 from feedback.automations import build_automations
 from feedback.time_limits import TimeLimits
+from registry.settings import get_settings
 from tests.faults import wait_until
 
 COMMAND = (sys.executable, "-m", "cli.command_line", "deploy")
@@ -73,6 +77,25 @@ def test_silent_runs_are_crashed_and_those_of_another_deployment_are_not(stack: 
         assert read_states(others) == ["Running", "Pending"]
         for automation in automations:
             prefect.delete_automation(automation)
+
+
+def test_runs_that_an_installation_left_unfinished_are_crashed_and_others_are_not(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTRACT_FEEDBACK_DEPLOYMENT", "stopped/feedback")
+    monkeypatch.setenv("CONTRACT_FEEDBACK_CONSOLIDATION_DEPLOYMENT", "stopped/consolidation")
+    get_settings.cache_clear()
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
+        flow = prefect.create_flow_from_name("stopped")
+        own, too, other = (prefect.create_deployment(flow, name) for name in ("feedback", "consolidation", "other"))
+        runs = [prefect.create_flow_run_from_deployment(each).id for each in (own, own, too, other, own)]
+        for run_id, state in zip(runs[:4], (Running, Pending, Running, Running), strict=True):
+            prefect.set_flow_run_state(run_id, state(), force=True)
+        with temporary_settings({PREFECT_API_URL: f"{stack.prefect_url}/api"}):
+            crash_unfinished_runs()
+        states = [prefect.read_flow_run(run_id).state_name for run_id in runs]
+    get_settings.cache_clear()
+    assert states == ["Crashed", "Crashed", "Crashed", "Running", "Scheduled"]
 
 
 def test_deploy_replaces_the_automations_of_a_deployment_created_anew_and_those_of_an_earlier_commit(

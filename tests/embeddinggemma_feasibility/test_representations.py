@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
@@ -90,6 +90,10 @@ def test_damaged_file_is_replaced(tagger: Tagger, contracts: list[AnnotationData
     cache, text = DiskCache(tmp_path, 10**9), contracts[0].text
     expected = tagger.extract(text, cache)
     (file,) = tmp_path.iterdir()
+    whole = load_file(file)
+    for damage in ({"features": whole["features"] + 2**20}, {"sentence_of_word": whole["sentence_of_word"] - 1}):
+        save_file(whole | damage, file)
+        assert tagger.extract(text, cache) == expected
     file.write_bytes(b"half")
     assert tagger.extract(text, cache) == expected
     assert file.stat().st_size > 4
@@ -104,7 +108,7 @@ def test_file_that_cannot_be_written_or_read_raises_os_error(
     (tmp_path / "damaged").write_bytes(b"half")
     for name in ("missing", "damaged"):
         with pytest.raises(OSError, match=name):
-            Representation.load(tmp_path / name)
+            Representation.load(tmp_path / name, 1)
 
 
 def test_file_of_an_earlier_format_is_read_as_damaged(
@@ -113,7 +117,7 @@ def test_file_of_an_earlier_format_is_read_as_damaged(
     fields = vars(tagger.represent(contracts[0].text))
     save_file({name: tensor for name, tensor in fields.items() if name != "sentences"}, tmp_path / "earlier")
     with pytest.raises(OSError, match="Cannot read"):
-        Representation.load(tmp_path / "earlier")
+        Representation.load(tmp_path / "earlier", 1)
 
 
 def test_format_chooses_the_representation(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:

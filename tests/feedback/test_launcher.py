@@ -88,6 +88,16 @@ def job(session: Session, launcher: Launcher) -> Job:
     return job
 
 
+def test_prefect_without_a_deployment_is_reported(server: SyncPrefectClient, unattended: Settings) -> None:
+    PrefectRuns(server, unattended, LIMITS).check_alive()
+    for name in ("deployment", "consolidation_deployment"):
+        lost = PrefectRuns(server, unattended.model_copy(update={name: "lost/lost"}), LIMITS)
+        with pytest.raises(
+            UnavailableError, match="Prefect has no deployment lost/lost: run `contract-feedback deploy`"
+        ):
+            lost.check_alive()
+
+
 def launched_run(job: Job) -> UUID:
     assert job.launched_run_id
     return UUID(job.launched_run_id)

@@ -7,7 +7,7 @@ from sqlmodel import Session
 from feedback.claiming import answer_jobs
 from feedback.launcher import Launcher
 from feedback.submission import create_training_run, trigger_model_feedback
-from registry.annotations import list_annotations
+from registry.annotations import list_annotations, replace_annotations
 from registry.documents import get_document
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.outcome import Decision, Outcome
@@ -38,6 +38,32 @@ def test_identical_annotations_return_the_same_job_and_different_ones_a_new_job(
     other = trigger_model_feedback(session, prefect_away, document, both[:1]).id
     assert other != first
     assert trigger_model_feedback(session, prefect_away, document, both).id not in (first, other)
+
+
+def test_annotations_that_somebody_changed_are_learned_again_when_they_are_put_right(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document = add_document(session)
+    first = trigger_model_feedback(session, prefect_away, document, [marked("Bell")]).id
+    replace_annotations(session, document, [marked("Acme Ltd")])
+    session.commit()
+    assert trigger_model_feedback(session, prefect_away, document, [marked("Bell")]).id != first
+
+
+def test_stored_annotations_fed_back_at_the_same_time_are_one_job(
+    engine: Engine, session: Session, prefect_away: Launcher
+) -> None:
+    document = add_document(session)
+    replace_annotations(session, document, [marked("Bell")])
+    document_id = document.id
+    session.commit()
+
+    def feed_back(_: int) -> str:
+        with Session(engine) as own:
+            return trigger_model_feedback(own, prefect_away, get_document(own, document_id)).id
+
+    with ThreadPoolExecutor(20) as pool:
+        assert len(set(pool.map(feed_back, range(20)))) == 1
 
 
 def test_identical_annotations_sent_at_the_same_time_are_one_job(

@@ -15,7 +15,8 @@ from flows.feedback import LearningRequest, learn_from_feedback
 from registry.annotations import replace_annotations
 from registry.errors import ConflictError
 from registry.jobs import add_job, get_job
-from registry.outcome import Decision
+from registry.models import ModelRegistry
+from registry.outcome import Decision, Outcome
 from registry.settings import Settings
 from registry.tables import AnnotationBase, Document, JobType
 
@@ -94,6 +95,34 @@ def test_run_never_starts_from_nothing_because_the_champion_lost_its_alias(
     session.expire_all()
     assert get_job(session, job_id).outcome is None
     client.set_registered_model_alias(settings.model_name, "champion", "1")
+    learn_from_feedback(LearningRequest(job_id=job_id))
+    session.expire_all()
+    outcome = get_job(session, job_id).outcome
+    assert outcome
+    assert outcome.champion
+    assert outcome.champion.version == "1"
+
+
+def test_run_does_not_promote_over_what_a_person_promoted_meanwhile(
+    session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, register = ModelRegistry(settings), ModelRegistry.register
+    for seed in (1, 2):
+        learn_from_feedback(LearningRequest(job_id=add_feedback(session, seed)))
+    served = registry.find_champion()
+
+    def roll_back_meanwhile(self: ModelRegistry, run_id: str, outcome: Outcome) -> str:
+        self.promote("1")
+        return register(self, run_id, outcome)
+
+    job_id = add_feedback(session, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelRegistry, "register", roll_back_meanwhile)
+        state = learn_from_feedback(LearningRequest(job_id=job_id), return_state=True)
+    assert served != "1"
+    assert state.is_failed()
+    assert "Version 1 was promoted meanwhile" in str(state.message)
+    assert registry.find_champion() == "1"
     learn_from_feedback(LearningRequest(job_id=job_id))
     session.expire_all()
     outcome = get_job(session, job_id).outcome

@@ -1,6 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from argon2 import PasswordHasher
 from sqlmodel import Session
 
 from registry.errors import NotFoundError
@@ -12,7 +13,6 @@ def test_key_is_found_and_its_secret_is_not_stored(session: Session) -> None:
     found = find_key(session, key)
     assert found
     assert (found.name, found.scopes) == ("ana", ["read"])
-    assert found.secret_hash.startswith("$argon2id$")
     assert key.split("_", 2)[2] not in str(found.model_dump())
 
 
@@ -20,6 +20,18 @@ def test_wrong_key_finds_nothing(session: Session) -> None:
     key = add_key(session, "ana", [Scope.READ])
     for other in (key[:-1], f"{key}x", key.upper(), "cf_", "", key.rsplit("_", 1)[0]):
         assert find_key(session, other) is None
+
+
+def test_key_of_an_earlier_release_is_found_and_its_slow_hash_replaced(session: Session) -> None:
+    key = add_key(session, "ana", [Scope.READ])
+    found = find_key(session, key)
+    assert found
+    found.secret_hash = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(key.split("_", 2)[2])
+    assert find_key(session, f"{key}x") is None
+    assert found.secret_hash.startswith("$argon2id$")
+    for _ in range(2):
+        assert find_key(session, key) == found
+        assert not found.secret_hash.startswith("$argon2id$")
 
 
 def test_use_is_noted_to_the_minute(session: Session) -> None:

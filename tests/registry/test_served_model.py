@@ -103,3 +103,22 @@ def test_nothing_serves_until_the_first_champion_can_be_loaded(
     found = served.get()
     assert found
     assert found.version == good
+
+
+def test_request_asks_an_mlflow_that_does_not_answer_once(
+    registry: ModelRegistry, register_version: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = ServedModel(registry, Clock())
+    registry.promote(register_version())
+    served.get()
+    asked = []
+
+    def miss() -> str:
+        asked.append(True)
+        raise UnavailableError("MLflow does not answer")
+
+    monkeypatch.setattr(registry, "find_champion", miss)
+    found = served.get()
+    assert found
+    assert found.warning
+    assert len(asked) == 1
