@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from itertools import chain
+from math import inf
 from typing import Any, get_args, get_type_hints
 
 from fastapi import HTTPException, Request, Response, params
@@ -55,7 +56,7 @@ class GuardedRoute(APIRoute):
 
     The caller needs the scopes of the endpoint's `Security` parameters.
 
-    A body may be as large as an upload, or `max_json_bytes` where it is JSON.
+    A body may be as large as an upload or, where it is JSON, have `max_json_bytes` and `max_json_values`.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -69,7 +70,7 @@ class GuardedRoute(APIRoute):
             request.state.caller = caller = await _authenticate(request, services)
             for scope in scopes:
                 caller.require(scope)
-            receive = _limit_body(request, _get_max_bytes(services.settings, has_form))
+            receive = _limit_body(request, *_get_limits(services.settings, has_form))
             return await handle(Request(request.scope, receive, request._send))
 
         return handle_guarded
@@ -99,23 +100,33 @@ def _find_caller(services: Services, key: str) -> Caller | None:
         return caller
 
 
-def _get_max_bytes(settings: Settings, has_form: bool) -> int:
-    return settings.max_upload_bytes + _FORM_BYTES if has_form else settings.max_json_bytes
+def _get_limits(settings: Settings, has_form: bool) -> tuple[int, float]:
+    """Return how many bytes and commas a body may have; JSON has about as many values as commas."""
+    if has_form:
+        return settings.max_upload_bytes + _FORM_BYTES, inf
+    return settings.max_json_bytes, settings.max_json_values
 
 
-def _limit_body(request: Request, max_bytes: int) -> Receive:
-    """Return what receives the body; it raises an error, as this does, if the body is larger than `max_bytes`."""
+def _limit_body(request: Request, max_bytes: int, max_commas: float) -> Receive:
+    """Return what receives the body; it raises an error, as this does, if the body is larger than `max_bytes`.
+
+    The number of values is limited, too, since the event loop parses and checks them.
+    """
     problem = f"The body is larger than {max_bytes} bytes"
     if int(request.headers.get("content-length", 0)) > max_bytes:
         raise TooLargeError(problem)
-    received = 0
+    received = commas = 0
 
     async def receive() -> Message:
-        nonlocal received
+        nonlocal received, commas
         message = await request.receive()
-        received += len(message.get("body", b""))
+        part = message.get("body", b"")
+        received += len(part)
+        commas += part.count(b",")
         if received > max_bytes:
             raise HTTPException(TooLargeError.status_code, problem)  # FastAPI answers any other error with 400
+        if commas > max_commas:
+            raise HTTPException(TooLargeError.status_code, f"The JSON has more than {max_commas} values")
         return message
 
     return receive

@@ -1,8 +1,11 @@
 """Label Studio's JSON export, read as annotations."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, Field
 
 from registry.errors import InvalidInputError
+from registry.settings import MOST_ANNOTATIONS
 from registry.tables import AnnotationBase
 from registry.text_types import EntityType, PersonName, Text
 
@@ -13,7 +16,7 @@ class LabelStudioValue(BaseModel):
     start: int | None = Field(None, ge=0)
     end: int | None = None
     text: Text | None = None
-    labels: list[EntityType] = Field(default_factory=list)
+    labels: list[EntityType] = Field(default_factory=list, max_length=100, fail_fast=True)
 
 
 class LabelStudioResult(BaseModel):
@@ -32,7 +35,7 @@ class LabelStudioUser(BaseModel):
 class LabelStudioAnnotation(BaseModel):
     """The annotation of a task by one annotator."""
 
-    result: list[LabelStudioResult]
+    result: list[LabelStudioResult] = Field(max_length=MOST_ANNOTATIONS, fail_fast=True)
     was_cancelled: bool = False
     updated_at: str = ""
     completed_by: LabelStudioUser | int | None = None
@@ -41,10 +44,13 @@ class LabelStudioAnnotation(BaseModel):
 class LabelStudioTask(BaseModel):
     """One task of an export."""
 
-    annotations: list[LabelStudioAnnotation]
+    annotations: list[LabelStudioAnnotation] = Field(max_length=100, fail_fast=True)
 
 
-def read_label_studio(export: list[LabelStudioTask], text: str, reviewer: str) -> list[AnnotationBase]:
+LabelStudioExport = Annotated[list[LabelStudioTask], Field(max_length=100, fail_fast=True)]
+
+
+def read_label_studio(export: LabelStudioExport, text: str, reviewer: str) -> list[AnnotationBase]:
     """Return the latest annotations of the only task of the export; raises InvalidInputError."""
     if len(export) != 1:
         raise InvalidInputError(f"The export has {len(export)} tasks: send the one task of this document")

@@ -16,7 +16,7 @@ class Location(BaseModel):
     """
 
     page: int = Field(ge=1, le=1_000_000, description="Number of the page, the first is 1")
-    boxes: list[tuple[float, float, float, float]] = Field(min_length=1)
+    boxes: list[tuple[float, float, float, float]] = Field(min_length=1, max_length=1_000, fail_fast=True)
 
 
 def locate(boxes: FloatArray, start: int, end: int) -> list[Location]:

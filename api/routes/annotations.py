@@ -11,7 +11,7 @@ from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, ImporterDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
 from api.schemas import AnnotationCreate, AnnotationPublic
-from intake.label_studio import LabelStudioTask, read_label_studio
+from intake.label_studio import LabelStudioExport, read_label_studio
 from registry import annotations as queries
 from registry.documents import get_document
 from registry.errors import StaleRevisionError
@@ -82,7 +82,7 @@ def delete_annotation(annotation_id: Text, session: SessionDep, _: AnnotatorDep,
 )
 def ingest_label_studio(
     document_id: Text,
-    export: Annotated[list[LabelStudioTask], Body(description="A Label Studio JSON export of this document's task")],
+    export: Annotated[LabelStudioExport, Body(description="A Label Studio JSON export of this document's task")],
     session: SessionDep,
     services: ServicesDep,
     caller: ImporterDep,
