@@ -11,7 +11,7 @@ from registry.models import Lineage, ModelVersion
 from registry.outcome import Outcome
 from registry.settings import MOST_ANNOTATIONS
 from registry.tables import AnnotationStatus, AuditAction, DocumentBase, JobType
-from registry.text_types import EntityType, Note, PersonName, Text
+from registry.text_types import EntityType, Note, PersonName, Text, Value
 
 _MAX_FIELDS = 50
 
@@ -68,7 +68,7 @@ class AnnotationCreate(RequestBody):
     """An entity to mark, by offsets or by its location on the page; `value` must be the text there."""
 
     type: EntityType = Field(examples=["governing_law"])
-    value: Annotated[Text, Field(min_length=1)] = Field(examples=["the laws of Portugal"])
+    value: Annotated[Value, Field(min_length=1)] = Field(examples=["the laws of Portugal"])
     start: int | None = Field(None, ge=0, description="Character offset into the document's text")
     end: int | None = Field(None, ge=1, description="Offset after the last character")
     location: Annotated[list[Location], Field(max_length=100, fail_fast=True)] | None = Field(

@@ -10,20 +10,27 @@ from sqlmodel import Session, col, func, select, update
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from registry.errors import ConflictError, InvalidInputError, NotFoundError, WrongValueError
-from registry.tables import Annotation, AnnotationBase, AnnotationStatus, Document, Job, JobDocument
+from registry.tables import MAX_VALUE, Annotation, AnnotationBase, AnnotationStatus, Document, Job, JobDocument
 
 
 def check_annotation(document: Document, annotation: AnnotationBase) -> None:
-    """Raise InvalidInputError unless the value equals the document's text at the offsets."""
+    """Raise InvalidInputError unless the value equals the document's text at the offsets and is not too long."""
     if not 0 <= annotation.start < annotation.end <= len(document.text):
         raise InvalidInputError(
             f"start {annotation.start} and end {annotation.end} do not fit this document, which has "
             f"{len(document.text)} characters (end is exclusive)"
         )
+    check_length(annotation.start, annotation.end)
     text = document.text[annotation.start : annotation.end]
     if text != annotation.value:
         place = f"{annotation.start} to {annotation.end}"
         raise WrongValueError(f"The value {annotation.value!r} is not the text at {place}", text)
+
+
+def check_length(start: int, end: int) -> None:
+    """Raise InvalidInputError if an annotation would be too long."""
+    if end - start > MAX_VALUE:
+        raise InvalidInputError(f"An annotation has {MAX_VALUE} characters at most, not {end - start}")
 
 
 def add_annotation(session: Session, document: Document, new: AnnotationBase) -> Annotation:

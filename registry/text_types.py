@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from registry.tables import MAX_NAME
+from registry.tables import MAX_NAME, MAX_VALUE
 
 _PRINTABLE = "Printable characters without spaces at the start and at the end"
 
@@ -34,5 +34,6 @@ Text = Annotated[str, AfterValidator(_check_storable)]
 EntityType = Annotated[
     Text, Field(min_length=1, max_length=100, description=_PRINTABLE), AfterValidator(_check_printable)
 ]
+Value = Annotated[Text, Field(max_length=MAX_VALUE)]
 PersonName = Annotated[Text, Field(max_length=MAX_NAME, description=_PRINTABLE), AfterValidator(_check_printable)]
 Note = Annotated[Text, Field(max_length=10_000)]

@@ -11,7 +11,7 @@ from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, ImporterDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
 from api.schemas import AnnotationCreate, AnnotationPublic
-from intake.label_studio import LabelStudioExport, read_label_studio
+from intake.label_studio import LabelStudioExport, count_labels, get_latest_annotation, read_labels
 from registry import annotations as queries
 from registry.documents import get_document
 from registry.errors import StaleRevisionError
@@ -92,8 +92,9 @@ def ingest_label_studio(
     Values that the export leaves out are taken from the document, so the key needs the scope `read`, too.
     """
     document = get_document(session, document_id)
-    annotations = read_label_studio(export, document.text, caller.name)
-    check_annotation_count(len(annotations), services)
+    latest = get_latest_annotation(export)
+    check_annotation_count(count_labels(latest), services)
+    annotations = read_labels(latest, document.text, caller.name)
     check_types(session, annotations, services)
     queries.replace_annotations(session, document, annotations)
     session.commit()

@@ -1,5 +1,6 @@
 """Limits on what a JSON body holds, so that checking it holds up no other request."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,38 @@ def test_json_with_more_values_than_allowed_is_refused(start: Start) -> None:
     assert client.post("/documents", files={"file": ("a.txt", b"a," * 200)}).status_code == 201
 
 
+def test_annotation_with_more_than_10000_characters_is_refused_by_every_route(start: Start) -> None:
+    client = start()
+    address = f"/documents/{upload(client, 'x' * 10_001)}"
+    longest, longer = ({"type": "clause", "value": "x" * n, "start": 0, "end": n} for n in (10_000, 10_001))
+    stored = client.post(f"{address}/annotations", json=longest)
+    assert stored.status_code == 201
+    span: dict[str, object] = {"start": 0, "end": 10_001, "labels": ["clause"]}
+    refusals = [
+        client.post(f"{address}/annotations", json=longer),
+        client.put(f"/annotations/{stored.json()['id']}", json=longer),
+        client.post(f"{address}/feedback", json={"annotations": [longer]}),
+        client.post(f"{address}/annotations/ingest", json=export({"type": "labels", "value": span})),
+        client.post(f"{address}/annotations", json={**longer, "value": "x"}),
+    ]
+    for refused in refusals:
+        assert (refused.status_code, "10000" in refused.json()["detail"]) == (422, True)
+
+
+def test_import_builds_no_value_before_the_labels_are_counted(start: Start) -> None:
+    client = start()
+    address = f"/documents/{upload(client, 'x' * 10_000)}"
+    span = {"type": "labels", "value": {"start": 1, "end": 10_000, "labels": ["clause"] * 100}}
+    tracemalloc.start()
+    try:
+        refused = client.post(f"{address}/annotations/ingest", json=export(*[span] * 30))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (refused.status_code, "not 3000" in refused.json()["detail"]) == (422, True)
+    assert peak_bytes < 10_000_000
+
+
 def test_limits_of_lists_are_in_the_description(start: Start) -> None:
     models = start().get("/openapi.json").json()["components"]["schemas"]
 
@@ -98,6 +131,7 @@ def test_limits_of_lists_are_in_the_description(start: Start) -> None:
         described = models[model]["properties"][field]
         return int(next(each["maxItems"] for each in [described, *described.get("anyOf", ())] if "maxItems" in each))
 
+    assert models["AnnotationCreate"]["properties"]["value"]["maxLength"] == 10_000
     assert read_limit("TrainingRunRequest", "document_ids") == 10_000
     assert read_limit("FeedbackRequest", "annotations") == 10_000
     assert read_limit("AnnotationCreate", "location") == 100
