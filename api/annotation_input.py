@@ -6,7 +6,7 @@ from sqlmodel import Session
 
 from api.schemas import AnnotationCreate
 from api.services import Services
-from intake.location import find_offsets
+from intake.location import Places
 from registry.annotations import list_types
 from registry.errors import InvalidInputError
 from registry.tables import AnnotationBase, AnnotationStatus, Document
@@ -30,14 +30,22 @@ def check_types(session: Session, new: Sequence[AnnotationBase], services: Servi
         )
 
 
-def resolve_annotation(document: Document, new: AnnotationCreate, services: Services, reviewer: str) -> AnnotationBase:
-    """Return the annotation with offsets, found from its location if it has none, and with its reviewer."""
-    start, end = new.start, new.end
-    if start is None or end is None:
+def resolve_annotations(
+    document: Document, new: Sequence[AnnotationCreate], services: Services, reviewer: str
+) -> list[AnnotationBase]:
+    """Return the annotations with offsets, found from their locations if they have none, and with their reviewers."""
+    places = None
+    if any(annotation.start is None or annotation.end is None for annotation in new):
         if document.media_type != "application/pdf":
             raise InvalidInputError("Only a PDF has locations: give start and end")
-        boxes = services.store.load_boxes(document.id)
-        start, end = find_offsets(boxes, new.location or [], document.text, new.value)
+        places = Places(services.store.load_boxes(document.id))
+    return [_resolve(document, annotation, places, reviewer) for annotation in new]
+
+
+def _resolve(document: Document, new: AnnotationCreate, places: Places | None, reviewer: str) -> AnnotationBase:
+    start, end = new.start, new.end
+    if places and (start is None or end is None):
+        start, end = places.find_offsets(new.location or [], document.text, new.value)
     return AnnotationBase(
         type=new.type,
         value=new.value,

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, status
 from sqlmodel import Session
 
-from api.annotation_input import check_annotation_count, check_types, resolve_annotation
+from api.annotation_input import check_annotation_count, check_types, resolve_annotations
 from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, ImporterDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
@@ -33,7 +33,7 @@ def create_annotation(
     """Mark one entity. Models learn it with the next feedback on the document."""
     document = get_document(session, document_id)
     check_annotation_count(queries.count_annotations(session, document_id) + 1, services)
-    resolved = resolve_annotation(document, new, services, caller.name)
+    (resolved,) = resolve_annotations(document, [new], services, caller.name)
     check_types(session, [resolved], services)
     annotation = queries.add_annotation(session, document, resolved)
     session.commit()
@@ -59,7 +59,7 @@ def change_annotation(
     """Replace an annotation."""
     annotation = _get_annotation(session, annotation_id, revision)
     document = get_document(session, annotation.document_id)
-    resolved = resolve_annotation(document, new, services, caller.name)
+    (resolved,) = resolve_annotations(document, [new], services, caller.name)
     check_types(session, [resolved], services)
     queries.update_annotation(session, document, annotation, resolved)
     session.commit()
