@@ -34,24 +34,27 @@ def resolve_annotations(
     document: Document, new: Sequence[AnnotationCreate], services: Services, reviewer: str
 ) -> list[AnnotationBase]:
     """Return the annotations with offsets, found from their locations if they have none, and with their reviewers."""
-    places = None
-    if any(annotation.start is None or annotation.end is None for annotation in new):
-        if document.media_type != "application/pdf":
-            raise InvalidInputError("Only a PDF has locations: give start and end")
-        places = Places(services.store.load_boxes(document.id))
-    return [_resolve(document, annotation, places, reviewer) for annotation in new]
+    places, resolved = None, []
+    for annotation in new:
+        start, end = annotation.start, annotation.end
+        if start is None or end is None:
+            places = places or _load_places(document, services)
+            start, end = places.find_offsets(annotation.location or [], document.text, annotation.value)
+        resolved.append(
+            AnnotationBase(
+                type=annotation.type,
+                value=annotation.value,
+                start=start,
+                end=end,
+                reviewer=annotation.reviewer or reviewer,
+                notes=annotation.notes,
+                status=annotation.status,
+            )
+        )
+    return resolved
 
 
-def _resolve(document: Document, new: AnnotationCreate, places: Places | None, reviewer: str) -> AnnotationBase:
-    start, end = new.start, new.end
-    if places and (start is None or end is None):
-        start, end = places.find_offsets(new.location or [], document.text, new.value)
-    return AnnotationBase(
-        type=new.type,
-        value=new.value,
-        start=start,
-        end=end,
-        reviewer=new.reviewer or reviewer,
-        notes=new.notes,
-        status=new.status,
-    )
+def _load_places(document: Document, services: Services) -> Places:
+    if document.media_type != "application/pdf":
+        raise InvalidInputError("Only a PDF has locations: give start and end")
+    return Places(services.store.load_boxes(document.id))
