@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feedback.job_state import JobStatus
 from intake.location import Location
+from registry.jobs import MOST_DOCUMENTS
 from registry.models import Lineage, ModelVersion
 from registry.outcome import Outcome
 from registry.settings import MOST_ANNOTATIONS
@@ -135,8 +136,8 @@ class FeedbackRequest(RequestBody):
 class TrainingRunRequest(RequestBody):
     """A request to train on many documents in one run."""
 
-    document_ids: Annotated[list[Text], Field(max_length=10_000, fail_fast=True)] | None = Field(
-        None, description="Default: all documents with approved annotations"
+    document_ids: Annotated[list[Text], Field(max_length=MOST_DOCUMENTS, fail_fast=True)] | None = Field(
+        None, description="Reviewed documents. Default: all documents with approved annotations"
     )
     triggered_by: PersonName | None = Field(None, description="Default: the name of the API key")
 
