@@ -98,8 +98,8 @@ def _check_reviewed(session: Session, document_ids: Sequence[str]) -> None:
     reviewed = {*list_annotated_documents(session), *list_documents_with_feedback(session)}
     if unreviewed := [document_id for document_id in document_ids if document_id not in reviewed]:
         raise InvalidInputError(
-            f"The document {unreviewed[0]} has no approved annotations to learn from. Send feedback on it: an empty list "
-            "of annotations says that it contains no entities."
+            f"The document {unreviewed[0]} has no approved annotations to learn from. Send feedback on it: an empty "
+            "list of annotations says that it contains no entities."
         )
 
 
