@@ -97,8 +97,9 @@ def ingest_label_studio(
     annotations = read_labels(latest, document.text, caller.name)
     check_types(session, annotations, services)
     queries.replace_annotations(session, document, annotations)
+    stored = _publish(queries.list_annotations(session, document_id))
     session.commit()
-    return _publish(queries.list_annotations(session, document_id))
+    return stored
 
 
 def _get_annotation(session: Session, annotation_id: str, revision: str | None) -> Annotation:
