@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from sqlmodel import Session, col, func, select, update
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
+from registry.documents import build_missing_error
 from registry.errors import ConflictError, InvalidInputError, NotFoundError, WrongValueError
 from registry.tables import MAX_VALUE, Annotation, AnnotationBase, AnnotationStatus, Document, Job, JobDocument
 
@@ -36,7 +37,8 @@ def check_length(start: int, end: int) -> None:
 def add_annotation(session: Session, document: Document, new: AnnotationBase) -> Annotation:
     """Add an annotation.
 
-    Raises InvalidInputError if it does not fit the text, ConflictError if the span has an annotation of that type.
+    Raises InvalidInputError if it does not fit the text, ConflictError if the span has an annotation of that type,
+    NotFoundError if the document was deleted meanwhile.
     """
     check_annotation(document, new)
     _lock_annotations(session, document.id)
@@ -52,6 +54,12 @@ def update_annotation(session: Session, document: Document, annotation: Annotati
     _lock_annotations(session, document.id)
     _check_no_duplicate(session, document.id, new, except_id=annotation.id)
     _overwrite(session, annotation, new)
+
+
+def delete_annotation(session: Session, annotation: Annotation) -> None:
+    """Delete an annotation; raises NotFoundError if its document was deleted meanwhile."""
+    _lock_annotations(session, annotation.document_id)
+    session.delete(annotation)
 
 
 def replace_annotations(session: Session, document: Document, new: Sequence[AnnotationBase]) -> None:
@@ -157,9 +165,13 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> lis
 
 
 def _lock_annotations(session: Session, document_id: str) -> None:
-    """Let only one transaction at a time change a document's annotations, by an update that changes nothing."""
+    """Let only one transaction at a time change a document's annotations, by an update that changes nothing.
+
+    Raises NotFoundError if the document was deleted meanwhile.
+    """
     unchanged = update(Document).where(col(Document.id) == document_id).values(filename=Document.filename)
-    session.exec(unchanged.execution_options(synchronize_session=False))
+    if not session.exec(unchanged.execution_options(synchronize_session=False)).rowcount:
+        raise build_missing_error(document_id)
 
 
 def _overwrite(session: Session, annotation: Annotation, new: AnnotationBase) -> None:

@@ -71,7 +71,7 @@ def change_annotation(
 )
 def delete_annotation(annotation_id: Text, session: SessionDep, _: AnnotatorDep, revision: RevisionDep = None) -> None:
     """Delete an annotation."""
-    session.delete(_get_annotation(session, annotation_id, revision))
+    queries.delete_annotation(session, _get_annotation(session, annotation_id, revision))
     session.commit()
 
 
