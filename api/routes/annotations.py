@@ -25,7 +25,9 @@ RevisionDep = Annotated[
 
 
 @router.post(
-    "/documents/{document_id}/annotations", status_code=status.HTTP_201_CREATED, responses=document_errors(400, 409)
+    "/documents/{document_id}/annotations",
+    status_code=status.HTTP_201_CREATED,
+    responses=document_errors(400, 409, 413),
 )
 def create_annotation(
     document_id: Text, new: AnnotationCreate, session: SessionDep, services: ServicesDep, caller: AnnotatorDep
@@ -47,7 +49,7 @@ def read_annotations(document_id: Text, session: SessionDep, _: ReaderDep) -> li
     return _publish(queries.list_annotations(session, document_id))
 
 
-@router.put("/annotations/{annotation_id}", responses=document_errors(400, 409, 412))
+@router.put("/annotations/{annotation_id}", responses=document_errors(400, 409, 412, 413))
 def change_annotation(
     annotation_id: Text,
     new: AnnotationCreate,
@@ -78,7 +80,7 @@ def delete_annotation(annotation_id: Text, session: SessionDep, _: AnnotatorDep,
 @router.post(
     "/documents/{document_id}/annotations/ingest",
     status_code=status.HTTP_201_CREATED,
-    responses=document_errors(400, 409),
+    responses=document_errors(400, 409, 413),
 )
 def ingest_label_studio(
     document_id: Text,

@@ -25,7 +25,7 @@ IdempotencyKeyDep = Annotated[
 @router.post(
     "/documents/{document_id}/feedback",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=document_errors(400, 404, 409),
+    responses=document_errors(400, 404, 409, 413),
 )
 def submit_feedback(
     document_id: Text,
@@ -60,7 +60,7 @@ def submit_feedback(
     return response
 
 
-@router.post("/training-runs", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(400, 404, 409))
+@router.post("/training-runs", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(400, 404, 409, 413))
 def start_training_run(
     session: SessionDep, services: ServicesDep, caller: TrainerDep, request: TrainingRunRequest | None = None
 ) -> JobResponse:
