@@ -6,7 +6,7 @@ from sqlmodel import Session
 
 from api.schemas import AnnotationCreate
 from api.services import Services
-from intake.location import find_offsets
+from intake.location import Places
 from registry.annotations import list_types
 from registry.errors import InvalidInputError
 from registry.tables import AnnotationBase, AnnotationStatus, Document
@@ -30,20 +30,31 @@ def check_types(session: Session, new: Sequence[AnnotationBase], services: Servi
         )
 
 
-def resolve_annotation(document: Document, new: AnnotationCreate, services: Services, reviewer: str) -> AnnotationBase:
-    """Return the annotation with offsets, found from its location if it has none, and with its reviewer."""
-    start, end = new.start, new.end
-    if start is None or end is None:
-        if document.media_type != "application/pdf":
-            raise InvalidInputError("Only a PDF has locations: give start and end")
-        boxes = services.store.load_boxes(document.id)
-        start, end = find_offsets(boxes, new.location or [], document.text, new.value)
-    return AnnotationBase(
-        type=new.type,
-        value=new.value,
-        start=start,
-        end=end,
-        reviewer=new.reviewer or reviewer,
-        notes=new.notes,
-        status=new.status,
-    )
+def resolve_annotations(
+    document: Document, new: Sequence[AnnotationCreate], services: Services, reviewer: str
+) -> list[AnnotationBase]:
+    """Return the annotations with offsets, found from their locations if they have none, and with their reviewers."""
+    places, resolved = None, []
+    for annotation in new:
+        start, end = annotation.start, annotation.end
+        if start is None or end is None:
+            places = places or _load_places(document, services)
+            start, end = places.find_offsets(annotation.location or [], document.text, annotation.value)
+        resolved.append(
+            AnnotationBase(
+                type=annotation.type,
+                value=annotation.value,
+                start=start,
+                end=end,
+                reviewer=annotation.reviewer or reviewer,
+                notes=annotation.notes,
+                status=annotation.status,
+            )
+        )
+    return resolved
+
+
+def _load_places(document: Document, services: Services) -> Places:
+    if document.media_type != "application/pdf":
+        raise InvalidInputError("Only a PDF has locations: give start and end")
+    return Places(services.store.load_boxes(document.id))

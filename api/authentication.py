@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
+from math import inf
 from typing import Any, get_args, get_type_hints
 
 from fastapi import HTTPException, Request, params
@@ -67,9 +68,10 @@ class Caller:
 class GuardedRoute(APIRoute):
     """A route that puts the caller into the request's state, or refuses, before the body is read.
 
-    The caller needs the scopes of the endpoint's `Security` parameters. A body may be as large as an upload, or
-    `max_json_bytes` where it is JSON. Of one key, only so many requests, and as many uploads, are received, processed
-    and answered at once; the others wait unread, so that no key takes all threads, connections and memory.
+    The caller needs the scopes of the endpoint's `Security` parameters. A body may be as large as an upload or, where it
+    is JSON, have `max_json_bytes` and `max_json_values`. Of one key, only so many requests, and as many uploads, are
+    received, processed and answered at once; the others wait unread, so that no key takes all threads, connections and
+    memory.
     """
 
     async def handle(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -80,7 +82,7 @@ class GuardedRoute(APIRoute):
         for required in _list_scopes(self.endpoint):
             caller.require(required)
         has_form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
-        limited = _limit_body(request, _get_max_bytes(services.settings, has_form))
+        limited = _limit_body(request, *_get_limits(services.settings, has_form))
         async with services.caller_slots[caller.key_id, has_form]:
             await super().handle(scope, limited, send)
 
@@ -111,23 +113,33 @@ def _find_caller(services: Services, key: str) -> Caller | None:
         return caller
 
 
-def _get_max_bytes(settings: Settings, has_form: bool) -> int:
-    return settings.max_upload_bytes + _FORM_BYTES if has_form else settings.max_json_bytes
+def _get_limits(settings: Settings, has_form: bool) -> tuple[int, float]:
+    """Return how many bytes and commas a body may have; JSON has about as many values as commas."""
+    if has_form:
+        return settings.max_upload_bytes + _FORM_BYTES, inf
+    return settings.max_json_bytes, settings.max_json_values
 
 
-def _limit_body(request: Request, max_bytes: int) -> Receive:
-    """Return what receives the body; it raises an error, as this does, if the body is larger than `max_bytes`."""
+def _limit_body(request: Request, max_bytes: int, max_commas: float) -> Receive:
+    """Return what receives the body; it raises an error, as this does, if the body is larger than `max_bytes`.
+
+    The number of values is limited, too, since the event loop parses and checks them.
+    """
     problem = f"The body is larger than {max_bytes} bytes"
     if int(request.headers.get("content-length", 0)) > max_bytes:
         raise TooLargeError(problem)
-    received = 0
+    received = commas = 0
 
     async def receive() -> Message:
-        nonlocal received
+        nonlocal received, commas
         message = await request.receive()
-        received += len(message.get("body", b""))
+        part = message.get("body", b"")
+        received += len(part)
+        commas += part.count(b",")
         if received > max_bytes:
             raise HTTPException(TooLargeError.status_code, problem)  # FastAPI answers any other error with 400
+        if commas > max_commas:
+            raise HTTPException(TooLargeError.status_code, f"The JSON has more than {max_commas} values")
         return message
 
     return receive

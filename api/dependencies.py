@@ -49,7 +49,8 @@ ReadingDep = Annotated[None, Depends(_take_reading_slot, scope="function")]
 def _open_session(
     services: ServicesDep, _: Annotated[None, Depends(_take_slot, scope="function")]
 ) -> Iterator[Session]:
-    with translate_database_errors(), Session(services.engine) as session:
+    """Open a session whose rows stay loaded after a commit: a row that is deleted then can still be answered."""
+    with translate_database_errors(), Session(services.engine, expire_on_commit=False) as session:
         yield session
 
 

@@ -17,13 +17,15 @@ _DESCRIPTIONS = {
     404: "Something that the path or the body names does not exist",
     409: "The request contradicts what is stored",
     412: "The record was changed after it was read: read it again",
-    413: "The file is too large",
+    413: "The body is too large, or its JSON has too many values",
     415: "The file is neither a PDF nor plain text",
     422: "The request is well-formed but makes no sense: `detail` says what to do",
     429: "Too many requests, or too many waiting jobs: try again later",
     503: "Prefect, MLflow, the database or the document store does not work: try again later",
 }
 _SHOWN_CHARACTERS = 200
+_SHOWN_PROBLEMS = 20
+_SHOWN_OF_FIELD = 50  # characters of a field's name, which clients choose
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}, 503: {"Retry-After": "60"}}
 
 
@@ -65,7 +67,12 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:
     problems = error.errors() if isinstance(error, RequestValidationError) else []
-    details = [f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems]
+    details = [
+        f"{'.'.join(str(part)[:_SHOWN_OF_FIELD] for part in problem['loc'])}: {problem['msg']}"
+        for problem in problems[:_SHOWN_PROBLEMS]
+    ]
+    if len(problems) > _SHOWN_PROBLEMS:
+        details.append(f"and {len(problems) - _SHOWN_PROBLEMS} more")
     return _respond(422, "; ".join(details))
 
 

@@ -7,10 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feedback.job_state import JobStatus
 from intake.location import Location
+from registry.jobs import MOST_DOCUMENTS
 from registry.models import Lineage, ModelVersion
 from registry.outcome import Outcome
+from registry.settings import MOST_ANNOTATIONS
 from registry.tables import AnnotationStatus, AuditAction, DocumentBase, JobType
-from registry.text_types import EntityType, Note, PersonName, Text
+from registry.text_types import EntityType, Note, PersonName, Text, Value
+
+_MAX_FIELDS = 50
 
 Item = TypeVar("Item")
 
@@ -48,16 +52,29 @@ class EntitiesResponse(BaseModel):
     entities: list[EntityPublic]
 
 
-class AnnotationCreate(BaseModel):
-    """An entity to mark, by offsets or by its location on the page; `value` must be the text there."""
+class RequestBody(BaseModel):
+    """A body without unknown fields; each of them is reported, so an object with very many fields is refused first."""
 
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_field_count(cls, body: Any) -> Any:
+        if isinstance(body, dict) and len(body) > _MAX_FIELDS:
+            raise ValueError(f"This object has {len(body)} fields, and {len(cls.model_fields)} are known")
+        return body
+
+
+class AnnotationCreate(RequestBody):
+    """An entity to mark, by offsets or by its location on the page; `value` must be the text there."""
+
     type: EntityType = Field(examples=["governing_law"])
-    value: Annotated[Text, Field(min_length=1)] = Field(examples=["the laws of Portugal"])
+    value: Annotated[Value, Field(min_length=1)] = Field(examples=["the laws of Portugal"])
     start: int | None = Field(None, ge=0, description="Character offset into the document's text")
     end: int | None = Field(None, ge=1, description="Offset after the last character")
-    location: list[Location] | None = Field(None, description="Instead of start and end")
+    location: Annotated[list[Location], Field(max_length=100, fail_fast=True)] | None = Field(
+        None, description="Instead of start and end"
+    )
     reviewer: PersonName | None = None
     notes: Note | None = None
     status: AnnotationStatus = Field(
@@ -106,24 +123,22 @@ class AuditEntryPublic(BaseModel):
     before: dict[str, Any] | None = Field(description="The values that were overwritten or deleted")
 
 
-class FeedbackRequest(BaseModel):
+class FeedbackRequest(RequestBody):
     """A reviewer's feedback on one document."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    annotations: list[AnnotationCreate] | None = Field(
+    annotations: Annotated[list[AnnotationCreate], Field(max_length=MOST_ANNOTATIONS, fail_fast=True)] | None = Field(
         None, description="All annotations of the document, replacing the stored ones; null keeps those"
     )
     reviewer: PersonName | None = Field(None, description="Reviewer of the annotations that name none")
     note: Note | None = None
 
 
-class TrainingRunRequest(BaseModel):
+class TrainingRunRequest(RequestBody):
     """A request to train on many documents in one run."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    document_ids: list[Text] | None = Field(None, description="Default: all documents with approved annotations")
+    document_ids: Annotated[list[Text], Field(max_length=MOST_DOCUMENTS, fail_fast=True)] | None = Field(
+        None, description="Reviewed documents. Default: all documents with approved annotations"
+    )
     triggered_by: PersonName | None = Field(None, description="Default: the name of the API key")
 
 

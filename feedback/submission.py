@@ -14,7 +14,15 @@ from registry.annotations import (
 )
 from registry.documents import check_documents_exist
 from registry.errors import ConflictError, InvalidInputError, TooManyError
-from registry.jobs import add_job, count_waiting_jobs, find_job_by_key, find_last_feedback, list_job_documents
+from registry.jobs import (
+    MOST_DOCUMENTS,
+    add_job,
+    count_waiting_jobs,
+    find_job_by_key,
+    find_last_feedback,
+    list_documents_with_feedback,
+    list_job_documents,
+)
 from registry.tables import AnnotationBase, AnnotationStatus, Document, Job, JobType
 
 
@@ -63,15 +71,19 @@ def create_training_run(
 ) -> Job:
     """Commit a request to train on many documents in one run, None for all annotated ones, and wake the launcher.
 
-    Raises NotFoundError for an unknown document, InvalidInputError if there is none.
+    Raises NotFoundError for an unknown document, InvalidInputError for none, for too many, and for one that nobody has
+    reviewed: it has no approved annotations, and there was no feedback, which may say that it contains no entities.
     """
     if document_ids is None:
         document_ids = list_annotated_documents(session)
     else:
         document_ids = list(dict.fromkeys(document_ids))
         check_documents_exist(session, document_ids)
+        _check_reviewed(session, document_ids)
     if not document_ids:
         raise InvalidInputError("There is no annotated document to train on")
+    if len(document_ids) > MOST_DOCUMENTS:
+        raise InvalidInputError(f"A training run has {MOST_DOCUMENTS} documents at most, not {len(document_ids)}")
     job = add_job(session, JobType.TRAINING_RUN, document_ids, triggered_by)
     session.commit()
     launcher.wake()
@@ -91,6 +103,15 @@ def _check_same_feedback(
     if not is_same or list_job_documents(session, [known.id]) != [document.id]:
         raise ConflictError("This Idempotency-Key came with other feedback before: send a new key")
     return known
+
+
+def _check_reviewed(session: Session, document_ids: Sequence[str]) -> None:
+    reviewed = {*list_annotated_documents(session), *list_documents_with_feedback(session)}
+    if unreviewed := [document_id for document_id in document_ids if document_id not in reviewed]:
+        raise InvalidInputError(
+            f"The document {unreviewed[0]} has no approved annotations to learn from. Send feedback on it: an empty "
+            "list of annotations says that it contains no entities."
+        )
 
 
 def _check_any_approved(annotations: Sequence[AnnotationBase]) -> None:

@@ -9,27 +9,36 @@ from datetime import UTC, datetime
 from sqlmodel import Session, col, func, select, update
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
+from registry.documents import build_missing_error
 from registry.errors import ConflictError, InvalidInputError, NotFoundError, WrongValueError
-from registry.tables import Annotation, AnnotationBase, AnnotationStatus, Document, Job, JobDocument
+from registry.tables import MAX_VALUE, Annotation, AnnotationBase, AnnotationStatus, Document, Job, JobDocument
 
 
 def check_annotation(document: Document, annotation: AnnotationBase) -> None:
-    """Raise InvalidInputError unless the value equals the document's text at the offsets."""
+    """Raise InvalidInputError unless the value equals the document's text at the offsets and is not too long."""
     if not 0 <= annotation.start < annotation.end <= len(document.text):
         raise InvalidInputError(
             f"start {annotation.start} and end {annotation.end} do not fit this document, which has "
             f"{len(document.text)} characters (end is exclusive)"
         )
+    check_length(annotation.start, annotation.end)
     text = document.text[annotation.start : annotation.end]
     if text != annotation.value:
         place = f"{annotation.start} to {annotation.end}"
         raise WrongValueError(f"The value {annotation.value!r} is not the text at {place}", text)
 
 
+def check_length(start: int, end: int) -> None:
+    """Raise InvalidInputError if an annotation would be too long."""
+    if end - start > MAX_VALUE:
+        raise InvalidInputError(f"An annotation has {MAX_VALUE} characters at most, not {end - start}")
+
+
 def add_annotation(session: Session, document: Document, new: AnnotationBase) -> Annotation:
     """Add an annotation.
 
-    Raises InvalidInputError if it does not fit the text, ConflictError if the span has an annotation of that type.
+    Raises InvalidInputError if it does not fit the text, ConflictError if the span has an annotation of that type,
+    NotFoundError if the document was deleted meanwhile.
     """
     check_annotation(document, new)
     lock_annotations(session, document.id)
@@ -45,6 +54,12 @@ def update_annotation(session: Session, document: Document, annotation: Annotati
     lock_annotations(session, document.id)
     _check_no_duplicate(session, document.id, new, except_id=annotation.id)
     _overwrite(session, annotation, new)
+
+
+def delete_annotation(session: Session, annotation: Annotation) -> None:
+    """Delete an annotation; raises NotFoundError if its document was deleted meanwhile."""
+    lock_annotations(session, annotation.document_id)
+    session.delete(annotation)
 
 
 def replace_annotations(session: Session, document: Document, new: Sequence[AnnotationBase]) -> None:
@@ -150,9 +165,13 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> lis
 
 
 def lock_annotations(session: Session, document_id: str) -> None:
-    """Let only one transaction at a time change a document's annotations, by an update that changes nothing."""
+    """Let only one transaction at a time change a document's annotations, by an update that changes nothing.
+
+    Raises NotFoundError if the document was deleted meanwhile.
+    """
     unchanged = update(Document).where(col(Document.id) == document_id).values(filename=Document.filename)
-    session.exec(unchanged.execution_options(synchronize_session=False))
+    if not session.exec(unchanged.execution_options(synchronize_session=False)).rowcount:
+        raise build_missing_error(document_id)
 
 
 def _overwrite(session: Session, annotation: Annotation, new: AnnotationBase) -> None:

@@ -9,16 +9,24 @@ from registry.errors import NotFoundError
 from registry.tables import Document
 
 
+def build_missing_error(document_id: str) -> NotFoundError:
+    """Return the error for a document that does not exist."""
+    return NotFoundError(f"There is no document {document_id}")
+
+
 def find_document_by_content(session: Session, sha256: str) -> Document | None:
     """Return the document with these bytes."""
     return session.exec(select(Document).where(Document.sha256 == sha256)).first()
 
 
-def get_document(session: Session, document_id: str) -> Document:
-    """Return a document; raises NotFoundError."""
-    document = session.get(Document, document_id)
+def get_document(session: Session, document_id: str, lock: bool = False) -> Document:
+    """Return a document; raises NotFoundError.
+
+    With `lock`, other transactions on PostgreSQL refer to it either before or not at all; SQLite has one writer.
+    """
+    document = session.get(Document, document_id, with_for_update=lock)
     if document is None:
-        raise NotFoundError(f"There is no document {document_id}")
+        raise build_missing_error(document_id)
     return document
 
 
@@ -26,7 +34,7 @@ def check_documents_exist(session: Session, document_ids: Sequence[str]) -> None
     """Raise NotFoundError unless all these documents exist."""
     known = set(session.exec(select(Document.id).where(col(Document.id).in_(document_ids))))
     if unknown := [document_id for document_id in document_ids if document_id not in known]:
-        raise NotFoundError(f"There is no document {unknown[0]}")
+        raise build_missing_error(unknown[0])
 
 
 def list_documents(session: Session, offset: int, limit: int) -> tuple[Sequence[Document], int]:

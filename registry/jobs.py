@@ -8,6 +8,7 @@ from registry.errors import NotFoundError
 from registry.outcome import Decision
 from registry.tables import Document, Job, JobDocument, JobType
 
+MOST_DOCUMENTS = 10_000  # of a job: SQLite takes 32,766 values in a query, Prefect 512 KB of parameters
 UNANSWERED = col(Job.outcome).is_(None)
 
 
@@ -40,6 +41,12 @@ def find_last_feedback(session: Session, document_id: str) -> Job | None:
     """Return the job of the document's last feedback."""
     query = select(Job).join(JobDocument).where(JobDocument.document_id == document_id, Job.type == JobType.FEEDBACK)
     return session.exec(query.order_by(col(Job.number).desc()).limit(1)).first()
+
+
+def list_documents_with_feedback(session: Session) -> Sequence[str]:
+    """Return the ids of the documents that there was feedback on."""
+    query = select(JobDocument.document_id).join(Job).where(Job.type == JobType.FEEDBACK).distinct()
+    return session.exec(query).all()
 
 
 def list_jobs(session: Session, offset: int, limit: int, job_type: JobType | None = None) -> tuple[Sequence[Job], int]:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+MOST_ANNOTATIONS = 10_000  # of one document, whatever the settings
+
 
 class Settings(BaseSettings):
     """Read from environment variables that start with `CONTRACT_FEEDBACK_`.
@@ -44,9 +46,12 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = Field(50_000_000, description="Maximum size of an upload")
     max_json_bytes: int = Field(8_000_000, description="Maximum size of a JSON body, such as a Label Studio export")
+    max_json_values: int = Field(
+        200_000, description="Maximum number of values in a JSON body, counted by its commas: each takes time to check"
+    )
     max_pages: int = Field(2_000, description="Maximum number of pages of a PDF")
     max_characters: int = Field(1_000_000, description="Maximum number of characters of a document")
-    max_annotations: int = Field(2_000, description="Maximum number of annotations of a document")
+    max_annotations: int = Field(2_000, le=MOST_ANNOTATIONS, description="Maximum number of annotations of a document")
     max_types: int = Field(200, description="Maximum number of entity types of all approved annotations")
     max_waiting_jobs: int = Field(5_000, description="Maximum number of jobs without an answer")
     requests_per_minute: int = Field(3_000, description="Requests per minute and key that an API process answers")

@@ -4,7 +4,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from registry.tables import MAX_NAME
+from registry.tables import MAX_NAME, MAX_VALUE
+
+_PRINTABLE = "Printable characters without spaces at the start and at the end"
 
 
 def _check_storable(text: str) -> str:
@@ -20,9 +22,9 @@ def _check_storable(text: str) -> str:
 
 
 def _check_printable(name: str) -> str:
-    for character in name:
-        if not character.isprintable():
-            raise ValueError(f"Leave out {character!r}, which is not printable")
+    if not name.isprintable():
+        character = next(each for each in name if not each.isprintable())
+        raise ValueError(f"Leave out {character!r}, which is not printable")
     if name != name.strip():
         raise ValueError("Leave out the spaces at the start and at the end")
     return name
@@ -30,9 +32,8 @@ def _check_printable(name: str) -> str:
 
 Text = Annotated[str, AfterValidator(_check_storable)]
 EntityType = Annotated[
-    Text,
-    Field(min_length=1, max_length=100, description="Printable characters without spaces at the start and at the end"),
-    AfterValidator(_check_printable),
+    Text, Field(min_length=1, max_length=100, description=_PRINTABLE), AfterValidator(_check_printable)
 ]
-PersonName = Annotated[Text, Field(max_length=MAX_NAME)]
+Value = Annotated[Text, Field(max_length=MAX_VALUE)]
+PersonName = Annotated[Text, Field(max_length=MAX_NAME, description=_PRINTABLE), AfterValidator(_check_printable)]
 Note = Annotated[Text, Field(max_length=10_000)]

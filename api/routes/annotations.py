@@ -6,12 +6,12 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, status
 from sqlmodel import Session
 
-from api.annotation_input import check_annotation_count, check_types, resolve_annotation
+from api.annotation_input import check_annotation_count, check_types, resolve_annotations
 from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, ImporterDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
 from api.schemas import AnnotationCreate, AnnotationPublic
-from intake.label_studio import LabelStudioTask, read_label_studio
+from intake.label_studio import LabelStudioExport, count_labels, get_latest_annotation, read_labels
 from registry import annotations as queries
 from registry.documents import get_document
 from registry.errors import StaleRevisionError
@@ -25,7 +25,9 @@ RevisionDep = Annotated[
 
 
 @router.post(
-    "/documents/{document_id}/annotations", status_code=status.HTTP_201_CREATED, responses=document_errors(400, 409)
+    "/documents/{document_id}/annotations",
+    status_code=status.HTTP_201_CREATED,
+    responses=document_errors(400, 409, 413),
 )
 def create_annotation(
     document_id: Text, new: AnnotationCreate, session: SessionDep, services: ServicesDep, caller: AnnotatorDep
@@ -33,7 +35,7 @@ def create_annotation(
     """Mark one entity. Models learn it with the next feedback on the document."""
     document = get_document(session, document_id)
     check_annotation_count(queries.count_annotations(session, document_id) + 1, services)
-    resolved = resolve_annotation(document, new, services, caller.name)
+    (resolved,) = resolve_annotations(document, [new], services, caller.name)
     check_types(session, [resolved], services)
     annotation = queries.add_annotation(session, document, resolved)
     session.commit()
@@ -47,7 +49,7 @@ def read_annotations(document_id: Text, session: SessionDep, _: ReaderDep) -> li
     return _publish(queries.list_annotations(session, document_id))
 
 
-@router.put("/annotations/{annotation_id}", responses=document_errors(400, 409, 412))
+@router.put("/annotations/{annotation_id}", responses=document_errors(400, 409, 412, 413))
 def change_annotation(
     annotation_id: Text,
     new: AnnotationCreate,
@@ -59,7 +61,7 @@ def change_annotation(
     """Replace an annotation."""
     annotation = _get_annotation(session, annotation_id, revision)
     document = get_document(session, annotation.document_id)
-    resolved = resolve_annotation(document, new, services, caller.name)
+    (resolved,) = resolve_annotations(document, [new], services, caller.name)
     check_types(session, [resolved], services)
     queries.update_annotation(session, document, annotation, resolved)
     session.commit()
@@ -71,18 +73,18 @@ def change_annotation(
 )
 def delete_annotation(annotation_id: Text, session: SessionDep, _: AnnotatorDep, revision: RevisionDep = None) -> None:
     """Delete an annotation."""
-    session.delete(_get_annotation(session, annotation_id, revision))
+    queries.delete_annotation(session, _get_annotation(session, annotation_id, revision))
     session.commit()
 
 
 @router.post(
     "/documents/{document_id}/annotations/ingest",
     status_code=status.HTTP_201_CREATED,
-    responses=document_errors(400, 409),
+    responses=document_errors(400, 409, 413),
 )
 def ingest_label_studio(
     document_id: Text,
-    export: Annotated[list[LabelStudioTask], Body(description="A Label Studio JSON export of this document's task")],
+    export: Annotated[LabelStudioExport, Body(description="A Label Studio JSON export of this document's task")],
     session: SessionDep,
     services: ServicesDep,
     caller: ImporterDep,
@@ -92,12 +94,14 @@ def ingest_label_studio(
     Values that the export leaves out are taken from the document, so the key needs the scope `read`, too.
     """
     document = get_document(session, document_id)
-    annotations = read_label_studio(export, document.text, caller.name)
-    check_annotation_count(len(annotations), services)
+    latest = get_latest_annotation(export)
+    check_annotation_count(count_labels(latest), services)
+    annotations = read_labels(latest, document.text, caller.name)
     check_types(session, annotations, services)
     queries.replace_annotations(session, document, annotations)
+    stored = _publish(queries.list_annotations(session, document_id))
     session.commit()
-    return _publish(queries.list_annotations(session, document_id))
+    return stored
 
 
 def _get_annotation(session: Session, annotation_id: str, revision: str | None) -> Annotation:

@@ -114,7 +114,7 @@ def read_text(document_id: Text, session: SessionDep, _: ReaderDep) -> PlainText
 @router.delete("/{document_id}", status_code=status.HTTP_204_NO_CONTENT, responses=document_errors(404, 409))
 def delete_document(document_id: Text, session: SessionDep, services: ServicesDep, _: AnnotatorDep) -> None:
     """Delete a document with its annotations. Versions of the model that learned from it remain."""
-    document = get_document(session, document_id)
+    document = get_document(session, document_id, lock=True)  # what others still write of it would outlive it
     delete_old_values(session, document_id)
     session.delete(document)
     session.commit()

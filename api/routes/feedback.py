@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, status
 
-from api.annotation_input import check_annotation_count, check_types, resolve_annotation
+from api.annotation_input import check_annotation_count, check_types, resolve_annotations
 from api.authentication import GuardedRoute
 from api.dependencies import ServicesDep, SessionDep, TrainerDep
 from api.errors import document_errors
@@ -25,7 +25,7 @@ IdempotencyKeyDep = Annotated[
 @router.post(
     "/documents/{document_id}/feedback",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=document_errors(400, 404, 409),
+    responses=document_errors(400, 404, 409, 413),
 )
 def submit_feedback(
     document_id: Text,
@@ -50,7 +50,7 @@ def submit_feedback(
     reviewer = feedback.reviewer or caller.name
     annotations = None
     if feedback.annotations is not None:
-        annotations = [resolve_annotation(document, new, services, reviewer) for new in feedback.annotations]
+        annotations = resolve_annotations(document, feedback.annotations, services, reviewer)
         check_types(session, annotations, services)
     key = f"{caller.key_id} {idempotency_key}" if idempotency_key else None
     job = trigger_model_feedback(session, services.launcher, document, annotations, reviewer, feedback.note, key)
@@ -60,7 +60,7 @@ def submit_feedback(
     return response
 
 
-@router.post("/training-runs", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(400, 404, 409))
+@router.post("/training-runs", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(400, 404, 409, 413))
 def start_training_run(
     session: SessionDep, services: ServicesDep, caller: TrainerDep, request: TrainingRunRequest | None = None
 ) -> JobResponse:

@@ -1,16 +1,19 @@
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert
 from sqlmodel import Session
 
 from feedback.claiming import answer_jobs
 from feedback.launcher import Launcher
 from feedback.submission import create_training_run, trigger_model_feedback
-from registry.annotations import list_annotations, replace_annotations
+from registry.annotations import add_annotation, list_annotations, replace_annotations
 from registry.documents import get_document
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
+from registry.jobs import list_job_documents
 from registry.outcome import Decision, Outcome
+from registry.tables import Annotation, AnnotationStatus, Document
 from tests.feedback.jobs import find_waiting_job
 from tests.registry.test_annotations import add_document, marked
 
@@ -112,3 +115,31 @@ def test_training_run_on_an_unknown_document_stores_no_job(session: Session, pre
     with pytest.raises(NotFoundError, match="no document none"):
         create_training_run(session, prefect_away, [add_document(session).id, "none"], "ana")
     assert find_waiting_job(session) is None
+
+
+def test_training_run_on_a_document_that_nobody_has_reviewed_is_refused(
+    session: Session, prefect_away: Launcher
+) -> None:
+    marked_by_hand, empty, unreviewed = (add_document(session, name) for name in "abc")
+    add_annotation(session, marked_by_hand, marked("Bell"))
+    add_annotation(session, unreviewed, marked("Bell", status=AnnotationStatus.DRAFT))
+    trigger_model_feedback(session, prefect_away, empty, [])
+    reviewed = [marked_by_hand.id, empty.id]
+    with pytest.raises(InvalidInputError, match=f"{unreviewed.id} has no approved annotations"):
+        create_training_run(session, prefect_away, [*reviewed, unreviewed.id], "ana")
+    job = create_training_run(session, prefect_away, reviewed, "ana")
+    assert set(list_job_documents(session, [job.id])) == set(reviewed)
+
+
+def test_training_run_on_all_documents_has_10000_at_most(session: Session, prefect_away: Launcher) -> None:
+    now, names = datetime.now(UTC), [str(number) for number in range(10_001)]
+    fields = {"media_type": "text/plain", "size_bytes": 1, "page_count": 1, "character_count": 1, "text": "x"}
+    documents = [{"id": name, "filename": name, "sha256": name, "created_at": now, **fields} for name in names]
+    span = {"type": "x", "value": "x", "start": 0, "end": 1, "status": "approved", "revision": 1}
+    times = {"created_at": now, "updated_at": now}
+    session.execute(insert(Document), documents)
+    session.execute(insert(Annotation), [{"id": name, "document_id": name, **span, **times} for name in names])
+    with pytest.raises(InvalidInputError, match="10000 documents at most, not 10001"):
+        create_training_run(session, prefect_away, None, "ana")
+    session.delete(get_document(session, "0"))
+    assert create_training_run(session, prefect_away, None, "ana").id

@@ -1,9 +1,13 @@
+import time
+
 import numpy as np
+import pytest
 
 from demo.alignment import carry_spans
 from demo.contract_generator import generate_contract
-from intake.location import Location, find_offsets, locate
+from intake.location import Location, Places, locate
 from intake.reading import read_document
+from registry.errors import InvalidInputError, WrongValueError
 from registry.settings import Settings
 
 
@@ -11,10 +15,11 @@ def test_every_entity_is_found_again_at_its_location() -> None:
     contract = generate_contract(10)
     read = read_document(contract.pdf, Settings())
     assert read.boxes is not None
+    places = Places(read.boxes)
     for span in carry_spans(contract.text, contract.spans, read.text):
         locations = locate(read.boxes, span.start, span.end)
         value = read.text[span.start : span.end]
-        assert find_offsets(read.boxes, locations, read.text, value) == (span.start, span.end)
+        assert places.find_offsets(locations, read.text, value) == (span.start, span.end)
         assert all(0 < left < right < 620 and 0 < top < bottom < 850 for left, top, right, bottom in locations[0].boxes)
 
 
@@ -33,3 +38,32 @@ def test_two_lines_make_two_boxes_and_two_pages_two_locations() -> None:
         Location(page=1, boxes=[(10, 10, 30, 20), (10, 30, 20, 40)]),
         Location(page=2, boxes=[(5, 5, 9, 9)]),
     ]
+
+
+def test_value_over_two_pages_is_found_and_one_outside_the_boxes_is_not() -> None:
+    boxes = np.array([(2, 5, 5, 9, 9), (0, 0, 0, 0, 0), (1, 1, 1, 2, 2), (1, 3, 1, 4, 2)], dtype=np.float32)
+    places, both = Places(boxes), [Location(page=page, boxes=[(0, 0, 2.5, 9), (3, 0, 9, 9)]) for page in (1, 2)]
+    assert places.find_offsets(both, "a bc", "a b") == (0, 3)
+    with pytest.raises(WrongValueError):
+        places.find_offsets(both[:1], "a bc", "a")
+    with pytest.raises(InvalidInputError, match="no text"):
+        places.find_offsets([Location(page=3, boxes=[(0, 0, 9, 9)])], "a bc", "a")
+
+
+def test_boxes_are_compared_with_the_characters_of_their_page_alone() -> None:
+    boxes = np.zeros((1_000_000, 5), dtype=np.float32)
+    boxes[:, 0] = np.arange(1_000_000) // 1_000 + 1
+    nowhere = [Location(page=page, boxes=[(1, 1, 2, 2)] * 100) for page in range(1, 101)]
+    before = time.process_time()
+    with pytest.raises(InvalidInputError, match="no text"):
+        Places(boxes).find_offsets(nowhere, "", "a")
+    assert time.process_time() - before < 5  # all characters take 20 s
+
+
+def test_more_than_a_billion_comparisons_in_a_request_are_refused() -> None:
+    places = Places(np.ones((600_000, 5), dtype=np.float32))
+    half = [Location(page=1, boxes=[(2, 2, 3, 3)] * 900)]
+    with pytest.raises(InvalidInputError, match="no text"):
+        places.find_offsets(half, "", "a")
+    with pytest.raises(InvalidInputError, match="more than 1000000000: give start and end"):
+        places.find_offsets(half, "", "a")

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from registry.text_types import EntityType
+from registry.text_types import EntityType, PersonName
 
 _types = TypeAdapter(EntityType)
 
@@ -30,3 +30,14 @@ def test_type_that_reviewers_could_not_tell_apart_is_refused_with_the_reason(nam
 )
 def test_any_other_type_is_accepted_as_it_is(name: str) -> None:
     assert _types.validate_python(name) == name
+
+
+@pytest.mark.parametrize("name", ["ana\nERROR rui", "\x1b[2Jana", "ana\u2028", "ana "])
+def test_name_of_a_person_that_could_forge_a_line_of_a_log_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="Leave out"):
+        TypeAdapter(PersonName).validate_python(name)
+
+
+@pytest.mark.parametrize("name", ["", "Ana María (LGL)", "ana@example.org", "李"])
+def test_any_other_name_of_a_person_is_accepted_as_it_is(name: str) -> None:
+    assert TypeAdapter(PersonName).validate_python(name) == name
