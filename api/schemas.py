@@ -179,6 +179,13 @@ class ModelDetail(ModelVersion):
     lineage: Lineage
 
 
+class ModelPage(BaseModel):
+    """One page of the versions, newest first."""
+
+    items: list[ModelVersion]
+    next_before: str | None = Field(description="The `before` of the next page; null on the last")
+
+
 class Health(BaseModel):
     """The service answers."""
 

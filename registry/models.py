@@ -146,11 +146,13 @@ class ModelRegistry:
             return Lineage.model_validate_json(Path(path).read_text())
 
     @_needs_mlflow()
-    def list_versions(self) -> list[ModelVersion]:
-        """Return all versions but those of other tools, newest first."""
+    def list_versions(self, limit: int, before: str | None = None) -> list[ModelVersion]:
+        """Return the newest versions, or those before a version, newest first; those of other tools are left out."""
+        condition = f"tags.{_SHA256[_SERVED]} != ''"
+        if before:
+            condition += f" and version_number < {before}"
         champion = self.find_alias()
-        found = filter(_is_ours, self._search())
-        return [self._describe(version, champion) for version in sorted(found, key=lambda v: -int(v.version))]
+        return [self._describe(version, champion) for version in self._search(condition, limit)]
 
     @_needs_mlflow()
     def promote(self, version: str) -> None:
@@ -274,9 +276,10 @@ class ModelRegistry:
         view = {"mlflow.experimentKind": "custom_model_development"}
         return str(self._client.create_experiment(self._name, tags=view))
 
-    def _search(self, condition: str = "") -> list[MlflowVersion]:
-        of_model = f"name = '{self._name}'"
-        return list(self._client.search_model_versions(f"{of_model} and {condition}" if condition else of_model))
+    def _search(self, condition: str, limit: int = 1) -> list[MlflowVersion]:
+        """Return the newest versions that meet a condition, newest first."""
+        query = f"name = '{self._name}' and {condition}"
+        return list(self._client.search_model_versions(query, limit, ["version_number DESC"]))
 
     def _ensure_registered_model(self) -> None:
         try:

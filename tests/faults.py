@@ -93,7 +93,7 @@ class BreakableInstallation:
     def check_learned(self, *jobs: str) -> None:
         """Check that these jobs complete, that every version not yet loaded loads, and that one is the champion."""
         assert {self.reviewer.wait_for_job(job)["status"] for job in jobs} == {"completed"}
-        versions = self.http.get("/models").raise_for_status().json()
+        versions = self.http.get("/models").raise_for_status().json()["items"]
         assert sum(version["is_champion"] for version in versions) == 1
         for version in {version["version"] for version in versions} - self._loaded:
             self.registry.load_tagger(version)
@@ -107,7 +107,7 @@ class BreakableInstallation:
             self.registry.load_tagger(version)
 
     def find_champion(self) -> str:
-        versions = self.http.get("/models").json()
+        versions = self.http.get("/models").json()["items"]
         return str(next(version["version"] for version in versions if version["is_champion"]))
 
     def count_jobs(self) -> int:

@@ -63,7 +63,7 @@ def test_two_workers_of_which_one_is_killed_learn_each_feedback_once(breakable: 
             kill(breakable.stack, "worker")
     breakable.check_learned(*jobs)
     start_again(breakable.stack, "worker")
-    runs = [version["mlflow_run_id"] for version in breakable.http.get("/models").json()]
+    runs = [version["mlflow_run_id"] for version in breakable.http.get("/models").json()["items"]]
     assert len(runs) == len(set(runs))
 
 

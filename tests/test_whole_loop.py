@@ -165,13 +165,28 @@ def test_run_again_in_prefect_neither_trains_nor_registers_twice(
     run_id = first_job["outcome"]["flow_run_id"]
     mlflow = MlflowClient(stack.mlflow_url)
     runs = len(mlflow.search_runs(["1"]))
-    versions = len(http.get("/models").json())
+    versions = len(http.get("/models", params={"limit": 200}).json()["items"])
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
         prefect.set_flow_run_state(run_id, Scheduled(), force=True)
         wait_until(lambda: (state := prefect.read_flow_run(run_id).state) is not None and state.is_final())
         assert prefect.read_flow_run(run_id).state_name == "Completed"
     assert len(mlflow.search_runs(["1"])) == runs
-    assert len(http.get("/models").json()) == versions
+    assert len(http.get("/models", params={"limit": 200}).json()["items"]) == versions
+
+
+def test_versions_are_listed_in_pages_newest_first(http: httpx.Client, first_job: dict[str, Any]) -> None:
+    whole = http.get("/models", params={"limit": 200}).json()
+    versions = [int(item["version"]) for item in whole["items"]]
+    assert versions == sorted(versions, reverse=True)
+    assert len(versions) > 1
+    assert whole["next_before"] is None
+    found: list[dict[str, Any]] = []
+    before: dict[str, str | None] = {}
+    while before.get("before", "") is not None:
+        page = http.get("/models", params={"limit": 1, **before}).json()
+        found += page["items"]
+        before = {"before": page["next_before"]}
+    assert found == whole["items"]
 
 
 def test_training_run_on_chosen_documents_ends_in_a_version(

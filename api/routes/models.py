@@ -2,24 +2,28 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 
 from api.authentication import GuardedRoute
-from api.dependencies import ReaderDep, ServicesDep, SessionDep, TrainerDep
+from api.dependencies import LimitDep, ReaderDep, ServicesDep, SessionDep, TrainerDep
 from api.errors import document_errors
-from api.schemas import ModelDetail
+from api.schemas import ModelDetail, ModelPage
 from feedback.claiming import accept_refused_jobs
 from registry.audit import record_promotion
 from registry.models import ModelVersion
 
 router = APIRouter(prefix="/models", tags=["models"], route_class=GuardedRoute)
-VersionDep = Annotated[str, Path(pattern="^[1-9][0-9]{0,8}$")]
+_VERSION = "^[1-9][0-9]{0,8}$"
+VersionDep = Annotated[str, Path(pattern=_VERSION)]
+BeforeDep = Annotated[str | None, Query(pattern=_VERSION, description="Only versions before this one")]
 
 
 @router.get("")
-def read_models(services: ServicesDep, _: ReaderDep) -> list[ModelVersion]:
-    """List all versions with their scores, newest first."""
-    return services.models.list_versions()
+def read_models(services: ServicesDep, _: ReaderDep, limit: LimitDep = 50, before: BeforeDep = None) -> ModelPage:
+    """List the versions with their scores, newest first."""
+    found = services.models.list_versions(limit + 1, before)
+    items = found[:limit]
+    return ModelPage(items=items, next_before=items[-1].version if len(found) > limit else None)
 
 
 @router.get("/{version}", responses=document_errors(404))

@@ -145,7 +145,7 @@ def test_registering_twice_makes_one_version(
     scores = ModelScores(score=1.0, unseen=evaluate([], {}))
     outcome = Outcome(decision=Decision.PROMOTED, reason="r", flow_run_id="run-1", challenger=scores)
     assert registry.register(run_id, outcome) == registry.register(run_id, outcome) == "1"
-    assert len(registry.list_versions()) == 1
+    assert len(registry.list_versions(10)) == 1
 
 
 def test_promote_moves_the_champion_there_and_back(
@@ -156,7 +156,7 @@ def test_promote_moves_the_champion_there_and_back(
     for version in (first, second, first):
         registry.promote(version)
         assert registry.find_champion() == version
-        assert [found.version for found in registry.list_versions() if found.is_champion] == [version]
+        assert [found.version for found in registry.list_versions(10) if found.is_champion] == [version]
 
 
 def test_challenger_is_found_by_its_flow_run_once_trained(
@@ -192,7 +192,7 @@ def test_champion_that_lost_its_alias_is_missed_and_not_taken_for_none(
     MlflowClient(settings.mlflow_tracking_uri).delete_registered_model_alias(settings.model_name, "champion")
     with pytest.raises(NoChampionError, match="promote one"):
         registry.find_champion()
-    assert [found.is_champion for found in registry.list_versions()] == [False]
+    assert [found.is_champion for found in registry.list_versions(10)] == [False]
     registry.promote(version)
     assert registry.find_champion() == version
 
@@ -203,7 +203,7 @@ def test_version_of_another_tool_is_neither_listed_nor_loaded(
     ours = register(registry, tuned, contracts, "run-1")
     client = MlflowClient(settings.mlflow_tracking_uri)
     foreign = client.create_model_version(settings.model_name, "file:/tmp/another-tool").version
-    assert [found.version for found in registry.list_versions()] == [ours]
+    assert [found.version for found in registry.list_versions(10)] == [ours]
     with pytest.raises(NotFoundError, match="another tool"):
         registry.get_version(str(foreign))
     with pytest.raises(UnusableModelError):
@@ -220,7 +220,7 @@ def test_version_whose_files_are_gone_is_unusable_and_still_listed(
     shutil.rmtree(artifacts)
     with pytest.raises(UnusableModelError, match=f"Version {version} cannot be loaded"):
         registry.load_tagger(version)
-    assert registry.list_versions()[0].scores.unseen.document_count == len(contracts)
+    assert registry.list_versions(10)[0].scores.unseen.document_count == len(contracts)
 
 
 def test_version_of_another_encoder_is_unusable(
@@ -247,7 +247,7 @@ def test_mlflow_that_does_not_answer_is_an_outage(settings: Settings, monkeypatc
 def test_request_that_mlflow_rejects_is_a_bug_and_not_an_outage(settings: Settings) -> None:
     registry = ModelRegistry(settings.model_copy(update={"model_name": "a' name"}))
     with pytest.raises(MlflowException, match="filter"):
-        registry.list_versions()
+        registry.list_versions(10)
 
 
 class GatewayTimeout(BaseHTTPRequestHandler):
