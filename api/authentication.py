@@ -68,8 +68,8 @@ class Caller:
 class GuardedRoute(APIRoute):
     """A route that puts the caller into the request's state, or refuses, before the body is read.
 
-    The caller needs the scopes of the endpoint's `Security` parameters. A body may be as large as an upload or, where it
-    is JSON, have `max_json_bytes` and `max_json_values`. Of one key, only so many requests, and as many uploads, are
+    The caller needs the scopes of the endpoint's `Security` parameters. A body may be as large as an upload or, if it is
+    JSON, have `max_json_bytes` and `max_json_values`. Of one key, only so many requests, and as many uploads, are
     received, processed and answered at once; the others wait unread, so that no key takes all threads, connections and
     memory.
     """
