@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -35,6 +36,11 @@ PRINTABLE = [
     "\uff21", "\U0001f642", "\U0001f1f5", "\U0001d54f",
 ]  # fmt: skip
 NOT_PRINTABLE = ["\n", "\x01", "\u00a0", "\u200d", "\u202e", "\ud800", "\udfff", "\ue000"]
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/test.db"
 
 
 def generate_names() -> list[str]:
