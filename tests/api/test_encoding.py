@@ -13,6 +13,7 @@ from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.evaluation import evaluate
+from embeddinggemma_feasibility.representations import Representation
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from registry.encoding_queue import LONG_TEXT, MAX_WAITING
@@ -149,7 +150,12 @@ def test_long_document_that_a_reader_waits_for_is_read_next_however_many_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     version, encode = promote_model(settings, tiny_encoder, contracts, TrainingConfig()), Tagger._represent
-    monkeypatch.setattr(Tagger, "_represent", lambda *read: (time.sleep(0.5), encode(*read))[1])
+
+    def encode_slowly(tagger: Tagger, text: str) -> Representation:
+        time.sleep(0.5)
+        return encode(tagger, text)
+
+    monkeypatch.setattr(Tagger, "_represent", encode_slowly)
     client = start()
     long = upload(client, "a" * (LONG_TEXT + 1))
     for number in range(MAX_WAITING + 1):
