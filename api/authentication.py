@@ -68,9 +68,10 @@ class Caller:
 class GuardedRoute(APIRoute):
     """A route that puts the caller into the request's state, or refuses, before the body is read.
 
-    The caller needs the scopes of the endpoint's `Security` parameters. A body may be as large as an upload; one of JSON
-    may have `max_json_bytes` and `max_json_values`. Of one key, only so many requests, and as many uploads, are received,
-    processed and answered at once; the others wait unread, so that no key takes all threads, connections and memory.
+    The caller needs the scopes of the endpoint's `Security` parameters. A body may be as large as an upload; one of
+    JSON may have `max_json_bytes` and `max_json_values`. Of one key, only so many requests, and as many uploads, are
+    received, processed and answered at once; the others wait unread, so that no key takes all threads, connections
+    and memory.
     """
 
     async def handle(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
