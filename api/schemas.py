@@ -121,6 +121,7 @@ class AuditEntryPublic(BaseModel):
     entity_id: str
     document_id: str | None
     before: dict[str, Any] | None = Field(description="The values that were overwritten or deleted")
+    reason: str | None = Field(description="Why, in the words of who promoted a version")
 
 
 class FeedbackRequest(RequestBody):
@@ -177,6 +178,20 @@ class ModelDetail(ModelVersion):
     """A version with the annotations it was trained on."""
 
     lineage: Lineage
+
+
+class PromotionRequest(RequestBody):
+    """A person's promotion of a version."""
+
+    reason: Note | None = Field(None, description="For the audit log and the jobs that are set aside")
+
+
+class Promotion(ModelVersion):
+    """The promoted version, and what it has not learned."""
+
+    set_aside: list[str] = Field(
+        description="Jobs that later versions had learned, oldest first; POST /jobs/{id}/teach learns one again"
+    )
 
 
 class ModelPage(BaseModel):

@@ -124,20 +124,6 @@ def split_jobs(session: Session, job_ids: Sequence[str], reason: str) -> None:
     )
 
 
-def accept_refused_jobs(session: Session, version: str, principal: str) -> None:
-    """Let the jobs whose version was refused count as learned, since a person has promoted it."""
-    outcome = col(Job.outcome)
-    refused = select(Job).where(
-        outcome["decision"].as_string() == Decision.NOT_PROMOTED,
-        outcome["challenger"]["version"].as_string() == version,
-    )
-    for job in session.exec(refused):
-        if job.outcome:
-            reason = f"Promoted by {principal}. Before: {job.outcome.reason}"
-            job.outcome = job.outcome.model_copy(update={"decision": Decision.PROMOTED, "reason": reason})
-            session.add(job)
-
-
 def cancel_jobs(session: Session, run_id: str) -> None:
     """Answer the jobs of a run that was cancelled in Prefect; if it is retried there, it claims them again."""
     reason = "The run was cancelled in Prefect. The annotations are kept: send the feedback again to learn from them."

@@ -23,6 +23,7 @@ from registry.jobs import (
     list_documents_with_feedback,
     list_job_documents,
 )
+from registry.outcome import Decision
 from registry.tables import AnnotationBase, AnnotationStatus, Document, Job, JobType
 
 
@@ -57,7 +58,7 @@ def trigger_model_feedback(
     annotations_sha256 = hash_annotations(annotations)
     job = find_last_feedback(session, document.id)
     is_repeated = job is not None and job.annotations_sha256 == annotations_sha256 == stored_sha256
-    if job is None or not is_repeated or (job.outcome and job.outcome.decision.has_failed):
+    if job is None or not is_repeated or (job.outcome and job.outcome.decision.may_be_repeated):
         job = add_job(session, JobType.FEEDBACK, [document.id], triggered_by, note)
         job.annotations_sha256, job.idempotency_key = annotations_sha256, idempotency_key
         session.add(job)
@@ -88,6 +89,24 @@ def create_training_run(
     session.commit()
     launcher.wake()
     return job
+
+
+def teach_again(session: Session, launcher: Launcher, job: Job, triggered_by: str) -> Job:
+    """Commit a new job on the documents of one that is set aside or has failed, as they are annotated now.
+
+    Raises ConflictError for any other job.
+    """
+    if job.outcome is None or job.outcome.decision in {Decision.PROMOTED, Decision.NOT_TRAINED}:
+        raise ConflictError(f"Job {job.id} is not set aside: it waits, or what it was to teach is learned")
+    document_ids = list_job_documents(session, [job.id])
+    if not document_ids:
+        raise ConflictError(f"Job {job.id} has no documents any more")
+    again = add_job(session, job.type, document_ids, triggered_by, job.note)
+    if job.type == JobType.FEEDBACK:
+        again.annotations_sha256 = hash_annotations(list_annotations(session, document_ids[0]))
+    session.commit()
+    launcher.wake()
+    return again
 
 
 def check_queue_has_space(session: Session, max_waiting_jobs: int) -> None:

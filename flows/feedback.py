@@ -15,6 +15,7 @@ from embeddinggemma_feasibility.trained_model import TrainedModel
 from feedback.claiming import add_manual_job, answer_jobs, claim_jobs, is_rerun_by_hand, split_jobs
 from feedback.consolidation import Candidate, describe_handover
 from feedback.promotion import Comparison, Contestant, compare_models, decide, get_served
+from feedback.rollback import notice_promotion
 from feedback.training_set import TrainingSet, load_training_set
 from flows.artifacts import Progress, publish_report
 from flows.task_types import computing_task, task_with_neighbours
@@ -82,8 +83,12 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
 
 @task_with_neighbours
 def load_annotations(flow_run_id: str, request: LearningRequest) -> TrainingSet:
-    """Claim the waiting jobs; load the latest annotations of their documents, and the earlier ones to replay."""
+    """Claim the waiting jobs; load the latest annotations of their documents, and the earlier ones to replay.
+
+    First, what the champion has not learned is set aside, if somebody has moved its alias in MLflow.
+    """
     with open_session(get_settings()) as session:
+        notice_promotion(session, ModelRegistry(get_settings()).find_alias())
         job_id = request.job_id
         if request.document_ids and (job_id is None or is_rerun_by_hand(session, job_id, flow_run_id)):
             job_id = add_manual_job(session, request.document_ids, request.triggered_by, flow_run_id)

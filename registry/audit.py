@@ -32,12 +32,17 @@ def list_entries(
     return page, session.exec(count).one()
 
 
-def record_promotion(session: Session, version: str, champion: str | None) -> None:
+def record_promotion(session: Session, version: str, champion: str | None, reason: str | None) -> None:
     """Record that the session's principal makes a version of the model the champion, instead of `champion`."""
-    principal = session.info[_PRINCIPAL]
-    before = {"champion": champion}
     session.add(
-        AuditEntry(principal=principal, action=AuditAction.PROMOTED, entity="model", entity_id=version, before=before)
+        AuditEntry(
+            principal=session.info[_PRINCIPAL],
+            action=AuditAction.PROMOTED,
+            entity="model",
+            entity_id=version,
+            before={"champion": champion},
+            reason=reason,
+        )
     )
 
 

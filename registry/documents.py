@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sqlalchemy import ColumnElement, true
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, func, select
 
@@ -37,8 +38,11 @@ def check_documents_exist(session: Session, document_ids: Sequence[str]) -> None
         raise build_missing_error(unknown[0])
 
 
-def list_documents(session: Session, offset: int, limit: int) -> tuple[Sequence[Document], int]:
-    """Return one page of documents, newest first, and the number of all."""
-    query = select(Document).options(defer(Document.text))  # type: ignore[arg-type]
+def list_documents(
+    session: Session, offset: int, limit: int, condition: ColumnElement[bool] | None = None
+) -> tuple[Sequence[Document], int]:
+    """Return one page of the documents that meet a condition, newest first, and the number of all that do."""
+    condition = true() if condition is None else condition
+    query = select(Document).where(condition).options(defer(Document.text))  # type: ignore[arg-type]
     page = session.exec(query.order_by(col(Document.created_at).desc()).offset(offset).limit(limit)).all()
-    return page, session.exec(select(func.count()).select_from(Document)).one()
+    return page, session.exec(select(func.count()).select_from(Document).where(condition)).one()

@@ -1,7 +1,10 @@
 """Queries on jobs, the requests to learn; how runs claim and answer them is in `feedback/claiming.py`."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 
+import sqlalchemy
+from sqlalchemy import ColumnElement, Subquery
 from sqlmodel import Session, and_, col, func, not_, select
 
 from registry.errors import NotFoundError
@@ -91,19 +94,50 @@ def list_learned_documents(session: Session, since: int = 0) -> Sequence[str]:
 
     The others are set aside: no model learns from them until a person sends feedback on them again.
 
-    With `since`, only those whose last answered job has a greater number. A training run that was not promoted leaves
-    its documents as they were: it brought no new annotations.
+    With `since`, only those whose last answered job has a greater number.
+    """
+    last = _select_last_answers()
+    query = select(Document.id).join(last, col(Document.id) == last.c.document_id)
+    query = query.where(last.c.is_promoted, last.c.number > since)
+    return session.exec(query.order_by(last.c.number, col(Document.created_at))).all()
+
+
+class DocumentState(StrEnum):
+    """What became of the last feedback on a document."""
+
+    LEARNED = "learned"
+    SET_ASIDE = "set_aside"
+
+
+def select_documents_in(state: DocumentState) -> ColumnElement[bool]:
+    """Return a condition on documents: that they are in a state, and that no job of theirs waits."""
+    last = _select_last_answers()
+    of_state = last.c.is_promoted if state == DocumentState.LEARNED else last.c.is_set_aside
+    waiting = select(JobDocument.document_id).join(Job).where(UNANSWERED)
+    in_state = select(last.c.document_id).where(of_state)
+    return and_(col(Document.id).in_(in_state), col(Document.id).not_in(waiting))
+
+
+def _select_last_answers() -> Subquery:
+    """Select each document's last answered job: its number, whether it was promoted, and whether it is set aside.
+
+    A training run that was not promoted leaves its documents as they were: it brought no new annotations.
     """
     decision = col(Job.outcome)["decision"].as_string()
     is_promoted = decision.in_([Decision.PROMOTED, Decision.NOT_TRAINED])  # an earlier release held documents out
     has_no_effect = and_(Job.type == JobType.TRAINING_RUN, not_(is_promoted))
     recency = func.row_number().over(partition_by=JobDocument.document_id, order_by=col(Job.number).desc())
-    answered = (
-        select(JobDocument.document_id, Job.number, is_promoted.label("is_promoted"), recency.label("recency"))
+    is_set_aside = decision.in_([Decision.NOT_PROMOTED, Decision.ROLLED_BACK])
+    answers = (
+        sqlalchemy.select(
+            col(JobDocument.document_id),
+            col(Job.number),
+            is_promoted.label("is_promoted"),
+            is_set_aside.label("is_set_aside"),
+            recency.label("recency"),
+        )
         .join(Job)
         .where(not_(UNANSWERED), not_(has_no_effect))
         .subquery()
     )
-    query = select(Document.id).join(answered, col(Document.id) == answered.c.document_id)
-    query = query.where(answered.c.recency == 1, answered.c.is_promoted, answered.c.number > since)
-    return session.exec(query.order_by(answered.c.number, col(Document.created_at))).all()
+    return sqlalchemy.select(answers).where(answers.c.recency == 1).subquery()

@@ -16,11 +16,12 @@ class Decision(StrEnum):
     NOT_TRAINED = "not_trained"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    ROLLED_BACK = "rolled_back"
 
     @property
-    def has_failed(self) -> bool:
-        """Tell whether the run ended without doing its work, so that the same feedback becomes a new job."""
-        return self in {Decision.FAILED, Decision.CANCELLED}
+    def may_be_repeated(self) -> bool:
+        """Tell whether the same feedback again becomes a new job: no model was made, or a person went back."""
+        return self in {Decision.FAILED, Decision.CANCELLED, Decision.ROLLED_BACK}
 
 
 class ModelScores(BaseModel):
@@ -51,7 +52,8 @@ class Outcome(BaseModel):
 
     decision: Decision = Field(
         description="`not_promoted`: the feedback is set aside until it is sent again or the version is promoted; "
-        "`not_trained`: all documents were deleted; `failed` and `cancelled`: no model was made"
+        "`rolled_back`: promoted, and set aside since a person went back to an earlier version; `not_trained`: all "
+        "documents were deleted; `failed` and `cancelled`: no model was made"
     )
     reason: str = Field(description="Why, in one or two sentences")
     flow_run_id: str

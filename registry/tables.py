@@ -219,3 +219,4 @@ class AuditEntry(SQLModel, table=True):
     entity_id: str = Field(index=True)
     document_id: str | None = Field(default=None, index=True, description="An annotation's document")
     before: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    reason: str | None = Field(default=None, sa_type=Text, description="Why, in the words of who promoted a version")

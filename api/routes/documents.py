@@ -3,7 +3,7 @@
 import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, File, Response, UploadFile, status
+from fastapi import APIRouter, File, Query, Response, UploadFile, status
 from fastapi.responses import PlainTextResponse
 
 from api.authentication import GuardedRoute
@@ -18,6 +18,7 @@ from registry.audit import delete_old_values
 from registry.database import translate_database_errors
 from registry.documents import find_document_by_content, get_document, list_documents
 from registry.errors import ConflictError, TooLargeError, UnavailableError
+from registry.jobs import DocumentState, select_documents_in
 from registry.tables import Document
 from registry.text_types import Text
 
@@ -78,10 +79,14 @@ def upload_document(
 
 @router.get("")
 def read_documents(
-    session: SessionDep, _: ReaderDep, offset: OffsetDep = 0, limit: LimitDep = 50
+    session: SessionDep,
+    _: ReaderDep,
+    offset: OffsetDep = 0,
+    limit: LimitDep = 50,
+    state: Annotated[DocumentState | None, Query(description="Only documents none of whose jobs waits")] = None,
 ) -> Page[DocumentPublic]:
-    """List the documents, newest first."""
-    found, total = list_documents(session, offset, limit)
+    """List the documents, newest first; `state=set_aside` lists those whose last feedback no model learns."""
+    found, total = list_documents(session, offset, limit, select_documents_in(state) if state else None)
     items = [DocumentPublic.model_validate(document, from_attributes=True) for document in found]
     return Page(items=items, total=total, offset=offset, limit=limit)
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 
-from fastapi import APIRouter
+from fastapi import APIRouter, status
 from sqlmodel import Session
 
 from api.authentication import GuardedRoute
-from api.dependencies import LimitDep, OffsetDep, ReaderDep, ServicesDep, SessionDep
+from api.dependencies import LimitDep, OffsetDep, ReaderDep, ServicesDep, SessionDep, TrainerDep
 from api.errors import document_errors
 from api.job_responses import build_job_response, build_job_responses
 from api.schemas import JobDetail, JobResponse, Page
 from api.services import Services
 from feedback.job_state import JobState, JobStatus, find_job_state
+from feedback.submission import check_queue_has_space, teach_again
 from registry.jobs import get_job, list_jobs
 from registry.tables import Job, JobType
 from registry.text_types import Text
@@ -45,6 +46,15 @@ def read_job(job_id: Text, session: SessionDep, services: ServicesDep, _: Reader
         progress = services.prefect.read_progress(job.run_id)
     response = build_job_response(session, services, job, state.status)
     return JobDetail(**response.model_dump(), progress=progress, message=state.message, outcome=job.outcome)
+
+
+@router.post("/jobs/{job_id}/teach", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(404, 409))
+def teach_job(job_id: Text, session: SessionDep, services: ServicesDep, caller: TrainerDep) -> JobResponse:
+    """Learn again what is set aside or has failed, from the annotations as they are now. The answer is a new job."""
+    job = get_job(session, job_id)
+    check_queue_has_space(session, services.settings.max_waiting_jobs)
+    again = teach_again(session, services.launcher, job, caller.name)
+    return build_job_response(session, services, again, find_job_state(again, {}).status)
 
 
 def _respond_page(

@@ -7,10 +7,9 @@ from fastapi import APIRouter, Path, Query
 from api.authentication import GuardedRoute
 from api.dependencies import LimitDep, ReaderDep, ServicesDep, SessionDep, TrainerDep
 from api.errors import document_errors
-from api.schemas import ModelDetail, ModelPage
-from feedback.claiming import accept_refused_jobs
+from api.schemas import ModelDetail, ModelPage, Promotion, PromotionRequest
+from feedback.rollback import follow_promotion
 from registry.audit import record_promotion
-from registry.models import ModelVersion
 
 router = APIRouter(prefix="/models", tags=["models"], route_class=GuardedRoute)
 _VERSION = "^[1-9][0-9]{0,8}$"
@@ -33,18 +32,26 @@ def read_model(version: VersionDep, services: ServicesDep, _: ReaderDep) -> Mode
     return ModelDetail(**found.model_dump(), lineage=services.models.get_lineage(version))
 
 
-@router.post("/{version}/promote", responses=document_errors(404))
-def promote_model(version: VersionDep, session: SessionDep, services: ServicesDep, caller: TrainerDep) -> ModelVersion:
+@router.post("/{version}/promote", responses=document_errors(400, 404, 413))
+def promote_model(
+    version: VersionDep,
+    session: SessionDep,
+    services: ServicesDep,
+    caller: TrainerDep,
+    request: PromotionRequest | None = None,
+) -> Promotion:
     """Serve this version from the next extraction on; promote an older one to roll back. It is loaded first.
 
-    Feedback that was set aside because this version was refused counts as learned from then on.
+    What it has not learned is set aside: no model learns it until somebody teaches it again. What was refused or set
+    aside, and this version has learned, counts as learned.
     """
     services.models.get_version(version)  # raises NotFoundError for one of another tool
     services.models.load_tagger(version)
     champion = services.models.find_alias()
     services.models.promote(version)
     services.served.ask_again()
-    record_promotion(session, version, champion)
-    accept_refused_jobs(session, version, caller.name)
+    reason = request.reason if request else None
+    record_promotion(session, version, champion, reason)
+    set_aside = follow_promotion(session, version, f"{caller.name} ({reason})" if reason else caller.name)
     session.commit()
-    return services.models.get_version(version)
+    return Promotion(**services.models.get_version(version).model_dump(), set_aside=set_aside)

@@ -5,10 +5,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from embeddinggemma_feasibility.evaluation import Evaluation
 from feedback.claiming import (
     MAX_FAILURES,
-    accept_refused_jobs,
     add_manual_job,
     answer_jobs,
     cancel_jobs,
@@ -21,8 +19,7 @@ from feedback.claiming import (
     store_launched_run,
 )
 from feedback.consolidation import Candidate, add_consolidation
-from registry.jobs import list_learned_documents
-from registry.outcome import Decision, ModelScores, Outcome
+from registry.outcome import Decision, Outcome
 from tests.feedback.jobs import add_feedback, find_waiting_job, outcome
 
 
@@ -222,18 +219,3 @@ def test_job_refused_together_with_others_tells_so_and_is_claimed_by_no_other_fe
     assert waiting.last_failure == "Refused together with 1 other jobs, so each part is tried alone. Worse."
     assert [job.id for job in claim_jobs(session, "run-2", fresh)] == [fresh]
     assert [job.id for job in claim_jobs(session, "run-3", refused[1])] == [refused[1]]
-
-
-def test_refused_feedback_counts_as_learned_once_its_version_is_promoted_by_hand(session: Session) -> None:
-    refused, other = (add_feedback(session, name) for name in "ab")
-    answer_jobs(session, [refused[0].id], outcome(Decision.NOT_PROMOTED))
-    elsewhere = outcome(Decision.NOT_PROMOTED)
-    elsewhere.challenger = ModelScores(version="2", score=1.0, unseen=Evaluation())
-    answer_jobs(session, [other[0].id], elsewhere)
-    assert list_learned_documents(session) == []
-    accept_refused_jobs(session, "1", "ana")
-    session.flush()
-    assert list_learned_documents(session) == [refused[1]]
-    session.expire_all()
-    assert refused[0].outcome
-    assert refused[0].outcome.reason == "Promoted by ana. Before: because"

@@ -14,7 +14,7 @@ from flows.artifacts import Progress
 from flows.feedback import LearningRequest, learn_from_feedback
 from registry.annotations import replace_annotations
 from registry.errors import ConflictError
-from registry.jobs import add_job, get_job
+from registry.jobs import add_job, get_job, list_job_documents
 from registry.models import ModelRegistry
 from registry.outcome import Decision, Outcome
 from registry.settings import Settings
@@ -129,6 +129,24 @@ def test_run_does_not_promote_over_what_a_person_promoted_meanwhile(
     assert outcome
     assert outcome.champion
     assert outcome.champion.version == "1"
+
+
+def test_what_a_rollback_set_aside_is_not_replayed(session: Session, settings: Settings) -> None:
+    jobs = []
+    for seed in range(1, 4):
+        jobs.append(add_feedback(session, seed))
+        learn_from_feedback(LearningRequest(job_id=jobs[-1]))
+    registry = ModelRegistry(settings)
+    registry.promote("2")  # as in MLflow's UI: nothing but the alias is changed
+    jobs.append(add_feedback(session, 4))
+    learn_from_feedback(LearningRequest(job_id=jobs[-1]))
+    session.expire_all()
+    outcomes = [get_job(session, job_id).outcome for job_id in jobs]
+    assert [outcome and outcome.decision for outcome in outcomes] == ["promoted", "promoted", "rolled_back", "promoted"]
+    documents = [document_id for job_id in jobs for document_id in list_job_documents(session, [job_id])]
+    lineage = registry.get_lineage("4")
+    assert set(lineage.training) == {documents[3]}
+    assert set(lineage.replay) == set(documents[:2])
 
 
 def test_run_started_by_hand_gets_its_own_job(session: Session) -> None:
