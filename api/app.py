@@ -70,7 +70,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             refusal_limit=RequestLimit(settings.refusals_per_minute, "without a valid key from this address"),
             request_slots=Semaphore(MAX_CONNECTIONS),
             reading_slots=Semaphore(cores),
-            caller_slots=defaultdict(lambda: Semaphore(MAX_CONNECTIONS // 4)),
+            caller_slots=defaultdict(lambda: Semaphore(MAX_CONNECTIONS // 5)),
             caller_reading_slots=defaultdict(lambda: Semaphore(max(1, cores - 1))),
         )
         launcher.start()

@@ -69,7 +69,7 @@ class GuardedRoute(APIRoute):
     """A route that puts the caller into the request's state, or refuses, before the body is read.
 
     The caller needs the scopes of the endpoint's `Security` parameters. A body may be as large as an upload; one of
-    JSON may have `max_json_bytes` and `max_json_values`. Of one key, only so many requests, and as many uploads, are
+    JSON may have `max_json_bytes` and `max_json_values`. Of one key, only so many uploads, other changes and reads are
     received, processed and answered at once; the others wait unread, so that no key takes all threads, connections
     and memory.
     """
@@ -83,7 +83,8 @@ class GuardedRoute(APIRoute):
             caller.require(required)
         has_form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
         limited = _limit_body(request, *_get_limits(services.settings, has_form))
-        async with services.caller_slots[caller.key_id, has_form]:
+        kind = "upload" if has_form else "read" if scope["method"] == "GET" else "change"
+        async with services.caller_slots[caller.key_id, kind]:
             await super().handle(scope, limited, send)
 
 

@@ -168,7 +168,9 @@ class JobDetail(JobResponse):
     """A job with its progress and, at its end, its outcome."""
 
     progress: float = Field(description="In percent")
-    message: str | None = Field(description="Explains the status; at the end, the reason of the outcome")
+    message: str | None = Field(
+        description="Explains the status; at the end, what the corrections did and the reason of the outcome"
+    )
     outcome: Outcome | None = Field(
         description="The decision, the new version and its scores beside the champion's; null until the end"
     )

@@ -50,5 +50,5 @@ class Services:
     refusal_limit: RequestLimit
     request_slots: Semaphore
     reading_slots: Semaphore
-    caller_slots: Mapping[tuple[str, bool], Semaphore]
+    caller_slots: Mapping[tuple[str, str], Semaphore]
     caller_reading_slots: Mapping[str, Semaphore]

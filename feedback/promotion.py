@@ -1,12 +1,13 @@
 """Promotion: challenger and champion are compared, and the challenger is promoted unless it is worse."""
 
+from collections import Counter
 from dataclasses import dataclass
 from math import comb
 
 from embeddinggemma_feasibility.calibration import Reliability
 from embeddinggemma_feasibility.evaluation import LabelledValue, Predictions, evaluate, find_mistakes
 from feedback.training_set import TrainingSet
-from registry.outcome import Decision, ModelScores
+from registry.outcome import Decision, DocumentChange, Effect, ModelScores
 
 _CHANCE, _CHANCE_FOR_SUSPECTS = 0.01, 0.3
 _ENOUGH_MEASURED = 5
@@ -31,6 +32,7 @@ class Comparison:
     """The scores of both models; of the measured values, only the challenger gets `lost` wrong, the champion `won`.
 
     `agreement` is the value F1 of what the champion finds in the training documents: how far others agree with them.
+    `effect` is None without a challenger.
     """
 
     champion: ModelScores | None
@@ -38,6 +40,7 @@ class Comparison:
     lost: int
     won: int
     agreement: float
+    effect: Effect | None = None
 
 
 def compare_models(
@@ -51,14 +54,17 @@ def compare_models(
     `reliability` is the challenger's.
     """
     before = find_mistakes(training_set.training, get_served(training_set, champion))
+    after = find_mistakes(training_set.training, get_served(training_set, challenger))
     wrong_before = find_mistakes(training_set.measured, champion.unseen) if champion else set()
     wrong_after = find_mistakes(training_set.measured, challenger.unseen) if challenger else set()
+    lost, won = wrong_after - wrong_before, wrong_before - wrong_after
     return Comparison(
         champion=_score_model(training_set, champion, before),
         challenger=_score_model(training_set, challenger, before, reliability),
-        lost=len(wrong_after - wrong_before),
-        won=len(wrong_before - wrong_after),
+        lost=len(lost),
+        won=len(won),
         agreement=evaluate(training_set.training, get_served(training_set, champion)).value.f1,
+        effect=_describe_effect(before, after, lost, won) if challenger else None,
     )
 
 
@@ -105,6 +111,23 @@ def _judge(
     if _probability_by_chance(comparison.lost, comparison.won) >= chance:
         return Decision.PROMOTED, f"Promoted: {scores}, which may be chance."
     return Decision.NOT_PROMOTED, f"Not promoted: {scores}, which is more than chance. {_SET_ASIDE}"
+
+
+def _describe_effect(
+    before: set[LabelledValue], after: set[LabelledValue], lost: set[LabelledValue], won: set[LabelledValue]
+) -> Effect:
+    """Return what the corrections did: `before` and `after` are the mistakes in the documents of the training set."""
+    worsened, improved = (Counter((value.document_id, value.type) for value in values) for values in (lost, won))
+    changes = [
+        DocumentChange(document_id=place[0], type=place[1], improved=improved[place], worsened=worsened[place])
+        for place in sorted(improved | worsened)
+    ]
+    reproduced, others = len(before - after), len({change.document_id for change in changes})
+    summary = f"{reproduced} of {len(before)} corrected values are read right now"
+    if changes:
+        documents = f"{others} other document{'s' * (others != 1)}"
+        summary += f"; in {documents}, {len(won)} became right and {len(lost)} wrong"
+    return Effect(summary=f"{summary}.", corrections=len(before), reproduced=reproduced, changes=changes)
 
 
 def _score_model(

@@ -49,7 +49,16 @@ def publish_report(
 ) -> None:
     """Publish the chart in MLflow, and a report in Prefect: scores, changes in the training documents, a link."""
     registry = ModelRegistry(get_settings())
-    lines = [f"# {outcome.reason}", "", *_score_table(outcome), "", *_count_changes(training, before, after)]
+    effect = [outcome.effect.summary, ""] if outcome.effect else []
+    lines = [
+        f"# {outcome.reason}",
+        "",
+        *effect,
+        *_score_table(outcome),
+        "",
+        *_count_changes(training, before, after),
+        *_list_changes(outcome),
+    ]
     if outcome.mlflow_run_id:
         registry.log_chart(outcome.mlflow_run_id, outcome)
         lines += ["", f"[Run in MLflow]({registry.get_run_url(outcome.mlflow_run_id)})"]
@@ -135,6 +144,17 @@ def _count_changes(training: Sequence[AnnotationData], before: Predictions, afte
         for name, of_type in sorted(counts.items()):
             cells = [of_type[True, True], of_type[True, False], of_type[False, False], of_type[False, True]]
             yield f"| {_escape(name)} | {' | '.join(str(cell) for cell in cells)} |"
+
+
+def _list_changes(outcome: Outcome) -> Iterator[str]:
+    if outcome.effect and outcome.effect.changes:
+        yield ""
+        yield "## What changed in other reviewed documents, values"
+        yield ""
+        yield "| document | type | became right | became wrong |"
+        yield "| --- | --- | --- | --- |"
+        for change in outcome.effect.changes:
+            yield f"| `{change.document_id}` | {_escape(change.type)} | {change.improved} | {change.worsened} |"
 
 
 def _escape(name: str) -> str:

@@ -172,6 +172,7 @@ def register(flow_run_id: str, training_set: TrainingSet, challenger: Model | No
         flow_run_id=flow_run_id,
         champion=comparison.champion,
         challenger=comparison.challenger,
+        effect=comparison.effect,
         training_documents=[data.document_id for data in training_set.training],
         mlflow_run_id=challenger.mlflow_run_id if challenger else None,
     )

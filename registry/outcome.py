@@ -47,6 +47,26 @@ class ModelScores(BaseModel):
     )
 
 
+class DocumentChange(BaseModel):
+    """How often the new version and the champion read a value of one type differently in one document."""
+
+    document_id: str
+    type: str
+    improved: int = Field(description="Values that only the new version reads right")
+    worsened: int = Field(description="Values that only the champion reads right")
+
+
+class Effect(BaseModel):
+    """What the corrections of a run did."""
+
+    summary: str = Field(description="All of this in one sentence")
+    corrections: int = Field(description="Values that the champion reads otherwise than this run's annotations say")
+    reproduced: int = Field(description="How many of these the new version reads as they say")
+    changes: list[DocumentChange] = Field(
+        description="In other reviewed documents, at most twenty, each read by a part of a model that has not seen it"
+    )
+
+
 class Outcome(BaseModel):
     """The result of a run."""
 
@@ -59,5 +79,6 @@ class Outcome(BaseModel):
     flow_run_id: str
     challenger: ModelScores | None = Field(None, description="The version made by this run; null if none was trained")
     champion: ModelScores | None = Field(None, description="The version served before; null before the first")
+    effect: Effect | None = Field(None, description="What the corrections did; null if no version was made")
     training_documents: list[str] = Field(default_factory=list, description="Documents from which this run learned")
     mlflow_run_id: str | None = None

@@ -50,6 +50,25 @@ def test_correction_is_reproduced_by_a_found_value_and_by_a_dropped_mistake() ->
     assert compared.challenger.corrections_reproduced == pytest.approx(2 / 3)
 
 
+def test_effect_counts_the_corrections_and_what_changed_elsewhere() -> None:
+    training_set = build_training_set(2)
+    champion = find(training_set, "pays", unseen=("Acme Ltd",), version="1")
+    challenger = find(training_set, "Acme Ltd", unseen=("Bell", "pays"))
+    effect = compare_models(training_set, champion, challenger).effect
+    assert effect
+    assert (effect.corrections, effect.reproduced) == (3, 2)
+    assert [(change.document_id, change.type, change.improved, change.worsened) for change in effect.changes] == [
+        ("m0", "party", 1, 2), ("m1", "party", 1, 2),
+    ]  # fmt: skip
+    assert effect.summary == (
+        "2 of 3 corrected values are read right now; in 2 other documents, 2 became right and 4 wrong."
+    )
+    nothing_else = compare_models(build_training_set(0), champion, challenger).effect
+    assert nothing_else
+    assert nothing_else.summary == "2 of 3 corrected values are read right now."
+    assert compare_models(training_set, champion, None).effect is None
+
+
 def test_models_are_compared_by_what_they_find_in_documents_they_have_not_seen() -> None:
     training_set = build_training_set(3)
     champion = find(training_set, unseen=("Acme Ltd", "Bell"), version="1")
