@@ -1,6 +1,7 @@
 """Jobs: the state, progress and outcome of feedback, training runs and consolidations."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from fastapi import APIRouter, status
 from sqlmodel import Session
@@ -13,6 +14,7 @@ from api.schemas import JobDetail, JobResponse, Page
 from api.services import Services
 from feedback.job_state import JobState, JobStatus, find_job_state
 from feedback.submission import check_queue_has_space, teach_again
+from registry.errors import UnavailableError
 from registry.jobs import get_job, list_jobs
 from registry.tables import Job, JobType
 from registry.text_types import Text
@@ -43,7 +45,8 @@ def read_job(job_id: Text, session: SessionDep, services: ServicesDep, _: Reader
     state = _find_states(services, [job])[job.id]
     progress = 100.0 if job.outcome else 0.0
     if state.status == JobStatus.RUNNING and job.run_id:
-        progress = services.prefect.read_progress(job.run_id)
+        with suppress(UnavailableError):
+            progress = services.prefect.read_progress(job.run_id)
     response = build_job_response(session, services, job, state.status)
     return JobDetail(**response.model_dump(), progress=progress, message=state.message, outcome=job.outcome)
 
@@ -67,7 +70,11 @@ def _respond_page(
 
 
 def _find_states(services: Services, jobs: Sequence[Job]) -> dict[str, JobState]:
-    """Return the state of each job by its id."""
+    """Return the state of each job by its id; one whose run has not answered it is pending while Prefect hangs."""
     run_ids = [job.run_id for job in jobs if not job.outcome and job.run_id]
-    runs = services.prefect.read_states(run_ids) if run_ids else {}
+    try:
+        runs = services.prefect.read_states(run_ids) if run_ids else {}
+    except UnavailableError as error:
+        unknown = JobState(JobStatus.PENDING, str(error))
+        return {job.id: find_job_state(job, {}) if job.outcome or not job.run_id else unknown for job in jobs}
     return {job.id: find_job_state(job, runs) for job in jobs}

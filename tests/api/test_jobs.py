@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import uuid4
 
 from sqlalchemy import Engine, event
 from sqlmodel import Session
@@ -32,7 +33,7 @@ def count_statements() -> Iterator[list[str]]:
     statements: list[str] = []
 
     def record(*arguments: object) -> None:
-        if threading.current_thread().name != "launcher":
+        if threading.current_thread().name not in {"launcher", "encoding"}:
             statements.append(str(arguments[2]))
 
     event.listen(Engine, "before_cursor_execute", record)
@@ -53,3 +54,15 @@ def test_page_of_jobs_asks_as_often_as_one_job(start: Start) -> None:
         counts.append(len(statements))
     assert len(page) == 6
     assert len(set(counts[1:])) == 1
+
+
+def test_jobs_are_answered_while_prefect_does_not_answer(start: Start, session: Session) -> None:
+    client = start()
+    document = upload(client)
+    job_id = client.post(f"/documents/{document}/feedback", json={"annotations": [mark("Bell")]}).json()["job_id"]
+    get_job(session, job_id).launched_run_id = str(uuid4())
+    session.commit()
+    job = client.get(f"/jobs/{job_id}").json()
+    assert (job["status"], job["progress"]) == ("pending", 0)
+    assert job["message"].startswith("Prefect does not answer")
+    assert [each["status"] for each in client.get("/jobs").json()["items"]] == ["pending"]
