@@ -47,13 +47,12 @@ def trigger_model_feedback(
     """
     if idempotency_key and (known := find_job_by_key(session, idempotency_key)):
         return _check_same_feedback(session, known, document, annotations)
-    lock_annotations(session, document.id)
-    stored = list_annotations(session, document.id)
-    stored_sha256 = hash_annotations(stored)
     if annotations is not None:
-        replace_annotations(session, document, annotations)
+        stored_sha256 = replace_annotations(session, document, annotations)
     else:
-        annotations = stored
+        lock_annotations(session, document.id)
+        annotations = list_annotations(session, document.id)
+        stored_sha256 = hash_annotations(annotations)
         _check_any_approved(annotations)
     annotations_sha256 = hash_annotations(annotations)
     job = find_last_feedback(session, document.id)

@@ -62,10 +62,14 @@ def delete_annotation(session: Session, annotation: Annotation) -> None:
     session.delete(annotation)
 
 
-def replace_annotations(session: Session, document: Document, new: Sequence[AnnotationBase]) -> None:
-    """Replace all annotations of a document; an annotation whose type and span remain keeps its id."""
+def replace_annotations(session: Session, document: Document, new: Sequence[AnnotationBase]) -> str:
+    """Replace all annotations of a document, and return the hash of the earlier ones.
+
+    An annotation whose type and span remain keeps its id.
+    """
     lock_annotations(session, document.id)
     existing = {_key(annotation): annotation for annotation in list_annotations(session, document.id)}
+    earlier_sha256 = hash_annotations(list(existing.values()))
     seen = set()
     for item in new:
         if _key(item) in seen:
@@ -79,6 +83,7 @@ def replace_annotations(session: Session, document: Document, new: Sequence[Anno
     for annotation in existing.values():
         session.delete(annotation)
     session.flush()
+    return earlier_sha256
 
 
 def get_annotation(session: Session, annotation_id: str) -> Annotation:
