@@ -12,11 +12,12 @@ from prefect.client.orchestration import get_client
 from api.documentation import add_documentation
 from api.errors import add_error_handlers, document_errors
 from api.loopback import LoopbackGuard
-from api.routes import annotations, audit, documents, feedback, health, jobs, models, system_status
+from api.routes import annotations, audit, documents, feedback, health, jobs, models, system_status, webhooks
 from api.services import RequestLimit, Services
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits
+from feedback.webhook_sender import WebhookSender
 from registry.cache import build_representation_cache
 from registry.database import MAX_CONNECTIONS, build_engine, migrate
 from registry.document_store import DocumentStore
@@ -40,7 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_documentation(app)
     add_error_handlers(app)
     app.add_middleware(LoopbackGuard, allowed_hosts=settings.allowed_hosts)
-    for route in (documents, annotations, feedback, jobs, models, audit, system_status):
+    for route in (documents, annotations, feedback, jobs, models, audit, webhooks, system_status):
         app.include_router(route.router, responses=document_errors(401, 403, 422, 429, 503))
     app.include_router(health.router)
     return app
@@ -56,6 +57,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     with get_client(sync_client=True) as client:
         prefect = PrefectRuns(client, settings, limits)
         launcher = Launcher(engine, prefect, limits)
+        sender = WebhookSender(engine, settings.webhook_private_addresses)
         app.state.services = Services(
             settings=settings,
             engine=engine,
@@ -75,9 +77,11 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         )
         launcher.start()
         encoding.start()
+        sender.start()
         try:
             yield
         finally:
+            sender.stop()
             encoding.stop()
             launcher.stop()
             engine.dispose()

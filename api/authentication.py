@@ -30,7 +30,7 @@ _SCOPES = {
     Scope.READ: "read documents, their texts, annotations and history, entities, jobs, versions, the system's status",
     Scope.ANNOTATE: "upload and delete documents; create, change and delete annotations (import them only with `read`)",
     Scope.TRAIN: "send feedback (with annotations in it only with `annotate`), start training runs, promote versions",
-    Scope.ADMIN: "all of this, and read the audit log",
+    Scope.ADMIN: "all of this, read the audit log, and manage webhooks",
 }
 bearer = HTTPBearer(
     auto_error=False,

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, model_validator
 
 from feedback.job_state import JobStatus
 from intake.location import Location
@@ -11,7 +11,7 @@ from registry.jobs import MOST_DOCUMENTS
 from registry.models import Lineage, ModelVersion
 from registry.outcome import Outcome
 from registry.settings import MOST_ANNOTATIONS
-from registry.tables import AnnotationStatus, AuditAction, DocumentBase, JobType
+from registry.tables import AnnotationStatus, AuditAction, DocumentBase, EventType, JobType
 from registry.text_types import EntityType, Note, PersonName, Text, Value
 
 _MAX_FIELDS = 50
@@ -194,6 +194,52 @@ class Promotion(ModelVersion):
     set_aside: list[str] = Field(
         description="Jobs that later versions had learned, oldest first; POST /jobs/{id}/teach learns one again"
     )
+
+
+def _check_no_credentials(url: HttpUrl) -> HttpUrl:
+    if url.username or url.password:
+        raise ValueError("Leave out the user and password: each delivery is signed")
+    return url
+
+
+class WebhookCreate(RequestBody):
+    """Where to send which events."""
+
+    url: Annotated[HttpUrl, AfterValidator(_check_no_credentials)] = Field(examples=["https://example.com/events"])
+    event_types: Annotated[list[EventType], Field(min_length=1, max_length=len(EventType), fail_fast=True)]
+
+
+class WebhookPublic(BaseModel):
+    """A webhook."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    url: str
+    event_types: list[EventType]
+    created_at: datetime
+    disabled_at: datetime | None = Field(description="When it answered 410, and was disabled; null otherwise")
+
+
+class WebhookCreated(WebhookPublic):
+    """A new webhook."""
+
+    secret: str = Field(description="Verifies signatures, as Standard Webhooks says; it is not shown again")
+
+
+class WebhookDeliveryPublic(BaseModel):
+    """The delivery of one event to one webhook."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    event_id: str = Field(description="The header `webhook-id`")
+    event_type: EventType
+    created_at: datetime
+    attempts: int
+    last_status: int | None = Field(description="The HTTP status that the last attempt was answered with")
+    last_error: str | None = Field(description="Why the last attempt had no answer")
+    next_attempt_at: datetime | None = Field(description="Null once the event is delivered, or given up")
+    delivered_at: datetime | None
 
 
 class ModelPage(BaseModel):

@@ -7,6 +7,7 @@ from itertools import count
 from sqlalchemy import ColumnElement, false
 from sqlmodel import Session, and_, col, or_, select, update
 
+from feedback.announcements import announce_run
 from registry.documents import check_documents_exist
 from registry.jobs import UNANSWERED, add_job, get_job
 from registry.outcome import Decision, Outcome
@@ -79,8 +80,13 @@ def are_suspected(session: Session, job_ids: Sequence[str]) -> bool:
 
 
 def answer_jobs(session: Session, job_ids: Sequence[str], outcome: Outcome) -> None:
-    """Store the outcome of a run as the answer to its jobs."""
+    """Store the outcome of a run as the answer to its jobs, and announce it once, even if the task is retried."""
+    decision = col(Job.outcome)["decision"].as_string()
+    is_new = or_(UNANSWERED, decision != outcome.decision)
+    query = select(Job.id).where(col(Job.id).in_(job_ids), is_new).order_by(col(Job.number))
+    changed = session.exec(query).all()
     session.exec(update(Job).where(col(Job.id).in_(job_ids)).values(outcome=outcome))
+    announce_run(session, changed, outcome)
 
 
 def release_jobs(session: Session, run_id: str, reason: str) -> Sequence[Job]:

@@ -2,6 +2,7 @@
 
 from sqlmodel import Session, col, select
 
+from feedback.announcements import announce_jobs, announce_promotion
 from registry.outcome import Decision
 from registry.tables import Job
 
@@ -11,29 +12,16 @@ _FROM = col(Job.outcome)["champion"]["version"].as_string()
 _BEFORE = " Before: "
 
 
-def follow_promotion(session: Session, version: str, by: str) -> list[str]:
+def follow_promotion(session: Session, version: str, by: str, champion: str | None = None) -> list[str]:
     """Set aside the feedback that a promoted version has not learned, and return the ids of its jobs, oldest first.
 
     It has learned what it and the versions it comes from learned: refused or set aside feedback among that counts as
-    learned. Nothing changes if no answered job made the version.
+    learned. No job changes if no answered job made the version. Webhooks are told of the new champion unless it is
+    the same as `champion`, the one before, and no job changes.
     """
-    query = select(Job.id, _MADE, _FROM, _DECISION).where(_MADE.is_not(None)).order_by(col(Job.number))
-    jobs = session.exec(query).all()
-    parents = {made: parent for _, made, parent, _ in jobs}
-    if version not in parents:
-        return []
-    learned: set[str] = set()
-    origin: str | None = version
-    while origin and origin not in learned:
-        learned.add(origin)
-        origin = parents.get(origin)
-    set_aside = [job_id for job_id, made, _, decision in jobs if made not in learned and decision == Decision.PROMOTED]
-    for job_id in set_aside:
-        again = "To learn it again, send the feedback again or POST /jobs/{job_id}/teach."
-        _change(session, job_id, Decision.ROLLED_BACK, f"Set aside: {by} went back to version {version}. {again}")
-    for job_id, made, _, decision in jobs:
-        if made in learned and decision in {Decision.NOT_PROMOTED, Decision.ROLLED_BACK}:
-            _change(session, job_id, Decision.PROMOTED, f"Promoted by {by}.")
+    set_aside, brought_back = _change_jobs(session, version, by)
+    if set_aside or brought_back or version != champion:
+        announce_promotion(session, version, champion, f"A person promoted version {version}.", set_aside)
     return set_aside
 
 
@@ -41,7 +29,37 @@ def notice_promotion(session: Session, champion: str | None) -> list[str]:
     """Follow a promotion that somebody made in MLflow, by moving the alias; return the ids of the jobs set aside."""
     promoted = select(_MADE).where(_DECISION == Decision.PROMOTED, _MADE.is_not(None))
     latest = session.exec(promoted.order_by(col(Job.number).desc()).limit(1)).first()
-    return [] if champion is None or champion == latest else follow_promotion(session, champion, "somebody in MLflow")
+    if champion is None or champion == latest:
+        return []
+    set_aside, brought_back = _change_jobs(session, champion, "somebody in MLflow")
+    if set_aside or brought_back:
+        announce_promotion(session, champion, latest, f"A person promoted version {champion} in MLflow.", set_aside)
+    return set_aside
+
+
+def _change_jobs(session: Session, version: str, by: str) -> tuple[list[str], list[str]]:
+    """Return the ids of the jobs that are set aside, and of those that count as learned again."""
+    query = select(Job.id, _MADE, _FROM, _DECISION).where(_MADE.is_not(None)).order_by(col(Job.number))
+    jobs = session.exec(query).all()
+    parents = {made: parent for _, made, parent, _ in jobs}
+    if version not in parents:
+        return [], []
+    learned: set[str] = set()
+    origin: str | None = version
+    while origin and origin not in learned:
+        learned.add(origin)
+        origin = parents.get(origin)
+    set_aside = {job_id: made for job_id, made, _, old in jobs if made not in learned and old == Decision.PROMOTED}
+    for job_id in set_aside:
+        again = "To learn it again, send the feedback again or POST /jobs/{job_id}/teach."
+        _change(session, job_id, Decision.ROLLED_BACK, f"Set aside: {by} went back to version {version}. {again}")
+    refused = {Decision.NOT_PROMOTED, Decision.ROLLED_BACK}
+    brought_back = {job_id: made for job_id, made, _, old in jobs if made in learned and old in refused}
+    for job_id in brought_back:
+        _change(session, job_id, Decision.PROMOTED, f"Promoted by {by}.")
+    announce_jobs(session, Decision.ROLLED_BACK, set_aside, f"A person went back to version {version}.")
+    announce_jobs(session, Decision.PROMOTED, brought_back, f"A person promoted version {version}.")
+    return list(set_aside), list(brought_back)
 
 
 def _change(session: Session, job_id: str, decision: Decision, reason: str) -> None:

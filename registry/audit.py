@@ -7,11 +7,11 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import event, inspect
 from sqlmodel import Session, SQLModel, col, func, select, update
 
-from registry.tables import Annotation, ApiKey, AuditAction, AuditEntry, Document, Job, JobDocument
+from registry.tables import Annotation, ApiKey, AuditAction, AuditEntry, Document, Job, JobDocument, Webhook
 
 _PRINCIPAL = "principal"
-_AUDITED = (Annotation, ApiKey, Document, Job)
-_NEVER_RECORDED = {"text", "filename", "sha256", "secret_hash"}
+_AUDITED = (Annotation, ApiKey, Document, Job, Webhook)
+_NEVER_RECORDED = {"text", "filename", "sha256", "secret_hash", "secret"}
 _OF_ANNOTATIONS = col(AuditEntry.entity) == Annotation.__name__.lower()
 
 

@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     refusals_per_minute: int = Field(
         60, description="Requests without a valid key, per minute and address, that are answered 401 instead of 429"
     )
+    webhook_private_addresses: bool = Field(
+        False, description="Whether webhooks may be sent to private addresses, such as those of this machine"
+    )
     pdf_seconds: float = Field(15, description="Time limit for reading a PDF")
     pdf_memory_bytes: int = Field(2_000_000_000, description="Address space limit of the process that reads a PDF")
 

@@ -215,8 +215,48 @@ class AuditEntry(SQLModel, table=True):
     at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
     principal: str = Field(description="The name of the API key")
     action: AuditAction = Field(sa_type=String)
-    entity: str = Field(description="annotation, apikey, document, job or model")
+    entity: str = Field(description="annotation, apikey, document, job, model or webhook")
     entity_id: str = Field(index=True)
     document_id: str | None = Field(default=None, index=True, description="An annotation's document")
     before: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
     reason: str | None = Field(default=None, sa_type=Text, description="Why, in the words of who promoted a version")
+
+
+class EventType(StrEnum):
+    """What webhooks are told."""
+
+    FEEDBACK_LIVE = "feedback.live"
+    FEEDBACK_SET_ASIDE = "feedback.set_aside"
+    MODEL_PROMOTED = "model.promoted"
+    MODEL_ROLLED_BACK = "model.rolled_back"
+
+
+class Webhook(SQLModel, table=True):
+    """An address to which events are sent."""
+
+    id: str = Field(default_factory=_new_id, primary_key=True)
+    url: str = Field(sa_type=Text)
+    event_types: list[EventType] = Field(sa_type=JSON)
+    secret: str = Field(description="`whsec_` and the base64 of the key that signs each delivery")
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+    disabled_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="When it answered 410")
+
+
+class WebhookDelivery(SQLModel, table=True):
+    """One event for one webhook, stored in the transaction of what it tells; the API sends it."""
+
+    __table_args__ = (Index("ix_webhookdelivery_of_webhook", "webhook_id", "created_at"),)
+
+    id: str = Field(default_factory=_new_id, primary_key=True)
+    webhook_id: str = Field(foreign_key="webhook.id", ondelete="CASCADE")
+    event_id: str = Field(description="The same in all deliveries of an event")
+    event_type: EventType = Field(sa_type=String)
+    body: str = Field(sa_type=Text, description="The JSON that is signed and sent")
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+    attempts: int = Field(default=0)
+    last_status: int | None = Field(default=None, description="The HTTP status that the last attempt was answered with")
+    last_error: str | None = Field(default=None, sa_type=Text, description="Why the last attempt had no answer")
+    next_attempt_at: datetime | None = Field(
+        default_factory=_now, sa_type=UtcDateTime, index=True, description="Null at the end"
+    )
+    delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

@@ -52,6 +52,7 @@ def promote_model(
     services.served.ask_again()
     reason = request.reason if request else None
     record_promotion(session, version, champion, reason)
-    set_aside = follow_promotion(session, version, f"{caller.name} ({reason})" if reason else caller.name)
+    by = f"{caller.name} ({reason})" if reason else caller.name
+    set_aside = follow_promotion(session, version, by, champion)
     session.commit()
     return Promotion(**services.models.get_version(version).model_dump(), set_aside=set_aside)

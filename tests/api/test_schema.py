@@ -29,14 +29,15 @@ from registry.document_store import DocumentStore
 from registry.keys import Scope, add_key
 from registry.models import ModelRegistry
 from registry.settings import Settings
-from registry.tables import Annotation, Document, Job, JobDocument, JobType
+from registry.tables import Annotation, Document, EventType, Job, JobDocument, JobType, Webhook
 from tests.registry.test_models import register
 
-DOCUMENT_ID, ANNOTATION_ID, JOB_ID = "a-document", "an-annotation", "a-job"
+DOCUMENT_ID, ANNOTATION_ID, JOB_ID, WEBHOOK_ID = "a-document", "an-annotation", "a-job", "a-webhook"
+WEBHOOK_URL = "http://127.0.0.1:9/"  # nothing is there
 TEXT = "0" * 100
 FITTING = {
     "document_id": DOCUMENT_ID, "annotation_id": ANNOTATION_ID, "job_id": JOB_ID, "version": "1", "If-Match": "1",
-    "value": "0", "start": 0, "end": 1,
+    "value": "0", "start": 0, "end": 1, "webhook_id": WEBHOOK_ID, "url": WEBHOOK_URL,
 }  # fmt: skip
 NOT_CHECKED = (
     "allow_header_conformance",  # Starlette's Allow names the methods of one route, not of all on the path
@@ -60,7 +61,7 @@ def load_schema(max_examples: int, modes: str, coverage: bool) -> BaseSchema:
     models = document["components"]["schemas"]
     for model in models.values():
         model["additionalProperties"] = False  # answers have none, and to invent some for requests takes long
-    for model in (models["AnnotationCreate"], models["LabelStudioValue"]):
+    for model in (models["AnnotationCreate"], models["LabelStudioValue"], models["WebhookCreate"]):
         model["properties"] = {name: prefer_fitting(name, field) for name, field in model["properties"].items()}
     generation = {"deterministic": True, "max-examples": max_examples, "with-security-parameters": False, "mode": modes}
     checks = {name: {"enabled": False} for name in NOT_CHECKED}
@@ -95,6 +96,8 @@ class Api:
             session.flush()
             session.add(Annotation(id=ANNOTATION_ID, document_id=DOCUMENT_ID, type="x", value="00", start=1, end=3))
             session.add(JobDocument(job_id=JOB_ID, document_id=DOCUMENT_ID))
+            session.exec(delete(Webhook))
+            session.add(Webhook(id=WEBHOOK_ID, url=WEBHOOK_URL, event_types=list(EventType), secret="whsec_c2VjcmV0"))
             session.commit()
 
 
@@ -114,6 +117,7 @@ def api(
         encoder=tiny_encoder.name,
         cache_folder=str(folder / "cache"),
         requests_per_minute=1_000_000,
+        webhook_private_addresses=True,
     )
     registry = ModelRegistry(settings)
     registry.promote(register(registry, fine_tune_model(contracts, encoder=tiny_encoder), contracts, "run-1"))
@@ -151,4 +155,6 @@ def test_every_answer_is_as_documented(case: Case[Any], api: Api) -> None:
 @few_valid_requests.parametrize()
 def test_no_key_and_a_key_without_the_scope_are_refused_as_documented(case: Case[Any], api: Api) -> None:
     assert (call(case, api, "cf_none_none") == 401) == (case.path != "/health")
-    assert (call(case, api, api.reader_key) == 403) == (case.method != "GET" or case.path == "/audit")
+    assert (call(case, api, api.reader_key) == 403) == (
+        case.method != "GET" or case.path.startswith(("/audit", "/webhooks"))
+    )

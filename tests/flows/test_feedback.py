@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from mlflow import MlflowClient
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import Span
@@ -18,7 +18,8 @@ from registry.jobs import add_job, get_job, list_job_documents
 from registry.models import ModelRegistry
 from registry.outcome import Decision, Outcome
 from registry.settings import Settings
-from registry.tables import AnnotationBase, Document, JobType
+from registry.tables import AnnotationBase, Document, EventType, JobType, WebhookDelivery
+from registry.webhooks import add_webhook
 
 pytestmark = pytest.mark.usefixtures("flow_environment")
 
@@ -147,6 +148,17 @@ def test_what_a_rollback_set_aside_is_not_replayed(session: Session, settings: S
     lineage = registry.get_lineage("4")
     assert set(lineage.training) == {documents[3]}
     assert set(lineage.replay) == set(documents[:2])
+
+
+def test_runs_store_what_webhooks_are_told(session: Session, settings: Settings) -> None:
+    add_webhook(session, "https://example.com/", EventType)
+    for seed in range(1, 4):
+        learn_from_feedback(LearningRequest(job_id=add_feedback(session, seed)))
+        ModelRegistry(settings).promote("1")
+    session.expire_all()
+    stored = session.exec(select(WebhookDelivery.event_type).order_by(col(WebhookDelivery.created_at))).all()
+    learned, rolled_back = ["feedback.live", "model.promoted"], ["feedback.set_aside", "model.rolled_back"]
+    assert stored == [*learned, *learned, *rolled_back, *learned]
 
 
 def test_run_started_by_hand_gets_its_own_job(session: Session) -> None:
