@@ -137,5 +137,5 @@ def test_consolidation_starts_by_itself_after_twenty_documents(
     before = len(consolidations.list_jobs())
     breakable.check_learned(*[breakable.feed_back() for _ in range(20)])
     job = consolidations.wait_for_answer(before + 1)
-    assert job["message"].startswith(("Promoted", "Not promoted"))
+    assert job["outcome"]["reason"].startswith(("Promoted", "Not promoted"))
     breakable.check_nothing_is_lost()
