@@ -169,7 +169,7 @@ class JobDetail(JobResponse):
 
     progress: float = Field(description="In percent")
     message: str | None = Field(
-        description="Explains the status; at the end, what the corrections did and the reason of the outcome"
+        description="Explains the status; at the end, the reason of the outcome and what the corrections did"
     )
     outcome: Outcome | None = Field(
         description="The decision, the new version and its scores beside the champion's; null until the end"

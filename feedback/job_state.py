@@ -39,8 +39,8 @@ class JobState:
 def find_job_state(job: Job, runs: Mapping[str, RunState]) -> JobState:
     """Return the state of a job, given the states of the runs that Prefect knows, by their ids."""
     if job.outcome:
-        effect = f"{job.outcome.effect.summary} " if job.outcome.effect else ""
-        return JobState(_get_final_status(job.outcome.decision), effect + job.outcome.reason)
+        effect = f" {job.outcome.effect.summary}" if job.outcome.effect else ""
+        return JobState(_get_final_status(job.outcome.decision), job.outcome.reason + effect)
     run = runs.get(job.run_id or "")
     if run and run.status != JobStatus.FAILED:
         return JobState(run.status, run.message)
