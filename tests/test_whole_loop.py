@@ -123,6 +123,7 @@ def test_version_that_cannot_be_loaded_is_not_promoted(
     assert http.get("/system-status").json()["served_version"] == served
 
 
+@pytest.mark.slow
 def test_mlflow_that_hangs_holds_up_no_request_but_the_first(
     stack: Stack, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
 ) -> None:

@@ -55,6 +55,7 @@ def test_deploy_can_be_repeated(stack: Stack) -> None:
     assert deployment["tags"] == consolidation["tags"] == ["contract-feedback"]
 
 
+@pytest.mark.slow
 def test_silent_runs_are_crashed_and_those_of_another_deployment_are_not(stack: Stack) -> None:
     soon = TimeLimits().model_copy(update={"silence_seconds": 10, "start_seconds": 10})
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:

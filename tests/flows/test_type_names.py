@@ -86,6 +86,7 @@ def read_names(report: str) -> set[str]:
     return {"".join(token.content for token in row).removeprefix("value F1 ") for row in rows}
 
 
+@pytest.mark.slow
 def test_type_of_any_name_is_trained_logged_drawn_and_reported(
     session: Session, settings: Settings, tiny_encoder: Encoder
 ) -> None:

@@ -66,6 +66,7 @@ def test_reader_sees_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert read_document(generate_contract(0).pdf, Settings()).page_count
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PDFS.exists(), reason="../shared/data/pdfs is not there")
 def test_damaged_pdf_is_read_or_refused() -> None:
     originals = sorted(PDFS.rglob("*.pdf"))
