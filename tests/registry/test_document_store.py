@@ -104,14 +104,14 @@ def test_server_that_hangs_holds_up_one_request_and_is_asked_again_after_a_pause
         started = time.monotonic()
         with pytest.raises(UnavailableError, match="does not answer"):
             store.save("b", b"content", None)
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 25
         started = time.monotonic()
         with pytest.raises(UnavailableError, match="does not answer"):
             store.load_content("a")
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 2
     finally:
         s3.resume()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         with suppress(UnavailableError):
             assert store.load_content("a") == b"content"
