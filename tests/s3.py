@@ -30,6 +30,7 @@ class S3:
     def pause(self) -> None:
         """Let it hang: it accepts connections, and does not answer."""
         self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)  # until its last thread has stopped
 
     def resume(self) -> None:
         """Let it answer again."""
