@@ -57,7 +57,7 @@ def _needs_prefect(
 
     @wraps(method)
     def ask(self: "PrefectRuns", /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Answer:
-        with self.server.ask(), translate_http_errors("Prefect"):
+        with self._server.ask(), translate_http_errors("Prefect"):
             return method(self, *arguments, **options)
 
     return ask
@@ -74,7 +74,7 @@ class PrefectRuns:
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._client, self._settings, self._clock = client, settings, clock
-        self.server = Neighbour("Prefect")
+        self._server = Neighbour("Prefect")
         self._missed_event_time = timedelta(seconds=limits.missed_event_seconds)
 
     @_needs_prefect

@@ -42,6 +42,16 @@ def add_feedback(session: Session, seed: int, change: Callable[[tuple[Span, ...]
     return job.id
 
 
+def learn_from_champion(session: Session, job_id: str) -> str | None:
+    """Learn a job, and return the version that was the champion before."""
+    learn_from_feedback(LearningRequest(job_id=job_id))
+    session.expire_all()
+    outcome = get_job(session, job_id).outcome
+    assert outcome
+    assert outcome.champion
+    return outcome.champion.version
+
+
 def test_run_interrupted_after_training_registers_the_trained_model(
     session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,12 +106,7 @@ def test_run_never_starts_from_nothing_because_the_champion_lost_its_alias(
     session.expire_all()
     assert get_job(session, job_id).outcome is None
     client.set_registered_model_alias(settings.model_name, "champion", "1")
-    learn_from_feedback(LearningRequest(job_id=job_id))
-    session.expire_all()
-    outcome = get_job(session, job_id).outcome
-    assert outcome
-    assert outcome.champion
-    assert outcome.champion.version == "1"
+    assert learn_from_champion(session, job_id) == "1"
 
 
 def test_run_does_not_promote_over_what_a_person_promoted_meanwhile(
@@ -124,12 +129,7 @@ def test_run_does_not_promote_over_what_a_person_promoted_meanwhile(
     assert state.is_failed()
     assert "Version 1 was promoted meanwhile" in str(state.message)
     assert registry.find_champion() == "1"
-    learn_from_feedback(LearningRequest(job_id=job_id))
-    session.expire_all()
-    outcome = get_job(session, job_id).outcome
-    assert outcome
-    assert outcome.champion
-    assert outcome.champion.version == "1"
+    assert learn_from_champion(session, job_id) == "1"
 
 
 def test_what_a_rollback_set_aside_is_not_replayed(session: Session, settings: Settings) -> None:
