@@ -43,8 +43,8 @@ def list_unanswered_runs(session: Session) -> list[str]:
 def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[Job]:
     """Claim for a run its own job and all unclaimed feedback, so that one run learns a burst of it.
 
-    A run that is retried claims the jobs that it claimed before, unless it answered them with a model. If two runs
-    claim a job at once, one of them gets it.
+    A run that is retried claims the jobs that it claimed before, unless it answered them with a model, and no others,
+    since it may have trained already. If two runs claim a job at once, one of them gets it.
 
     A job whose runs failed twice is suspected of making them fail. No run claims it along with other jobs; suspects are
     claimed together in groups that halve at each failure. This isolates one bad job, while 200 jobs that only waited
@@ -60,9 +60,12 @@ def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[J
     elif failures >= _SUSPECT_FAILURES:
         others = select(Job.id).where(waits, Job.failures == failures, Job.id != job_id).order_by(col(Job.number))
         along = col(Job.id).in_(others.limit(max(_MAX_SUSPECTS >> (failures - _SUSPECT_FAILURES), 1) - 1))
-    own = and_(UNANSWERED, or_(col(Job.claiming_run_id) == flow_run_id, col(Job.id) == job_id))
+    claimed_before = col(Job.claiming_run_id) == flow_run_id
+    own = and_(UNANSWERED, or_(claimed_before, col(Job.id) == job_id))
     decision = col(Job.outcome)["decision"].as_string()
-    failed_here = and_(col(Job.claiming_run_id) == flow_run_id, decision.in_([Decision.FAILED, Decision.CANCELLED]))
+    failed_here = and_(claimed_before, decision.in_([Decision.FAILED, Decision.CANCELLED]))
+    if session.exec(select(Job.id).where(claimed_before).limit(1)).first():
+        along = false()
     claimed = session.exec(
         update(Job)
         .where(or_(along, own, failed_here))

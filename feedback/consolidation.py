@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, func, select
 
 from registry.annotations import count_approved_annotations
-from registry.jobs import add_job, count_waiting_jobs, find_job_by_key, list_learned_documents
+from registry.jobs import add_job, count_waiting_jobs, find_job_by_key
+from registry.lessons import list_learned_lessons
 from registry.tables import Job, JobType
 
 _LEAST_NEW_DOCUMENTS, _LEAST_NEW_ANNOTATIONS = 20, 1000
@@ -35,8 +36,8 @@ def find_due_consolidation(session: Session) -> Job | None:
     if count_waiting_jobs(session):
         return None
     last = select(func.max(col(Job.candidate_snapshot))).where(Job.type == JobType.CONSOLIDATION)
-    new = list_learned_documents(session, since=session.exec(last).one() or 0)
-    if len(new) < _LEAST_NEW_SHARE * len(list_learned_documents(session)):
+    new = list(list_learned_lessons(session, since=session.exec(last).one() or 0))
+    if len(new) < _LEAST_NEW_SHARE * len(list_learned_lessons(session)):
         return None
     if len(new) < _LEAST_NEW_DOCUMENTS and count_approved_annotations(session, new) < _LEAST_NEW_ANNOTATIONS:
         return None

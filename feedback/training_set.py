@@ -10,8 +10,7 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 from feedback.claiming import are_suspected
 from feedback.consolidation import Candidate, find_candidate
 from feedback.replay import choose_replay_documents
-from registry.annotations import get_latest_annotations
-from registry.jobs import list_job_documents, list_learned_documents
+from registry.lessons import list_learned_lessons, list_lessons, load_lessons
 
 _MAX_MEASURED = 20  # both models extract each, so this bounds the time of a run
 
@@ -44,17 +43,17 @@ class TrainingSet:
 
 
 def load_training_set(session: Session, job_ids: list[str]) -> TrainingSet:
-    """Load the latest annotations of the jobs' documents, and the earlier documents that go with them."""
-    candidate, learned = find_candidate(session, job_ids), list_learned_documents(session)
-    training = list_job_documents(session, job_ids)
+    """Load what the jobs teach, and the earlier documents that go with it."""
+    candidate, learned = find_candidate(session, job_ids), list_learned_lessons(session)
+    training = list_lessons(session, job_ids)
     if candidate:
-        training = list_learned_documents(session, since=candidate.snapshot)
-    replay = choose_replay_documents(learned, training, TrainingConfig().replay_documents)
+        training = list_learned_lessons(session, since=candidate.snapshot)
+    replay = choose_replay_documents(list(learned), training, TrainingConfig().replay_documents)
     return TrainingSet(
         job_ids=job_ids,
-        training=get_latest_annotations(session, training),
-        replay=get_latest_annotations(session, replay),
-        earlier_count=len(set(learned) - set(training)),
+        training=load_lessons(session, training),
+        replay=load_lessons(session, {document_id: learned[document_id] for document_id in replay}),
+        earlier_count=len(learned.keys() - training.keys()),
         candidate=candidate,
         is_suspected=are_suspected(session, job_ids),
     )

@@ -16,11 +16,11 @@ from feedback.consolidation import Candidate, FeedbackFirst, add_consolidation
 from feedback.contradictions import Contradiction, find_contradictions
 from flows.artifacts import Progress, publish_consolidation, publish_contradictions
 from flows.task_types import computing_task, task_with_neighbours
-from registry.annotations import get_latest_annotations
 from registry.cache import build_representation_cache
 from registry.database import open_session
 from registry.errors import UnavailableError
-from registry.jobs import count_waiting_jobs, get_snapshot, list_learned_documents
+from registry.jobs import count_waiting_jobs, get_snapshot
+from registry.lessons import list_learned_lessons, load_lessons
 from registry.models import ModelRegistry
 from registry.settings import get_settings
 
@@ -66,10 +66,10 @@ def find_candidate(flow_run_id: str) -> Candidate | None:
 
 @task_with_neighbours
 def load_learned() -> Learned:
-    """Load the latest annotations of all learned documents."""
+    """Load all that was learned."""
     with open_session(get_settings()) as session:
         snapshot = get_snapshot(session)
-        return Learned(snapshot, get_latest_annotations(session, list_learned_documents(session)))
+        return Learned(snapshot, load_lessons(session, list_learned_lessons(session)))
 
 
 @task_with_neighbours

@@ -21,6 +21,7 @@ from flows.artifacts import Progress, publish_report
 from flows.task_types import computing_task, task_with_neighbours
 from registry.cache import build_representation_cache
 from registry.database import open_session
+from registry.lessons import take_lessons
 from registry.models import ModelRegistry
 from registry.outcome import Decision, Outcome
 from registry.settings import get_settings
@@ -83,7 +84,7 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
 
 @task_with_neighbours
 def load_annotations(flow_run_id: str, request: LearningRequest) -> TrainingSet:
-    """Claim the waiting jobs; load the latest annotations of their documents, and the earlier ones to replay.
+    """Claim the waiting jobs; read the latest annotations of their documents, and what is replayed.
 
     First, what the champion has not learned is set aside, if somebody has moved its alias in MLflow.
     """
@@ -92,8 +93,9 @@ def load_annotations(flow_run_id: str, request: LearningRequest) -> TrainingSet:
         job_id = request.job_id
         if request.document_ids and (job_id is None or is_rerun_by_hand(session, job_id, flow_run_id)):
             job_id = add_manual_job(session, request.document_ids, request.triggered_by, flow_run_id)
-        claimed = claim_jobs(session, flow_run_id, job_id)
-        return load_training_set(session, [job.id for job in claimed])
+        job_ids = [job.id for job in claim_jobs(session, flow_run_id, job_id)]
+        take_lessons(session, job_ids, flow_run_id)
+        return load_training_set(session, job_ids)
 
 
 @task_with_neighbours

@@ -8,10 +8,19 @@ from datetime import UTC, datetime
 
 from sqlmodel import Session, col, func, select, update
 
-from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from registry.documents import build_missing_error
 from registry.errors import ConflictError, InvalidInputError, NotFoundError, WrongValueError
-from registry.tables import MAX_VALUE, Annotation, AnnotationBase, AnnotationStatus, Document, Job, JobDocument
+from registry.tables import (
+    MAX_VALUE,
+    Annotation,
+    AnnotationBase,
+    AnnotationStatus,
+    Document,
+    Job,
+    JobDocument,
+    Lesson,
+    LessonAnnotation,
+)
 
 
 def check_annotation(document: Document, annotation: AnnotationBase) -> None:
@@ -129,20 +138,18 @@ def list_annotated_documents(session: Session) -> Sequence[str]:
     return session.exec(query).all()
 
 
-def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> list[AnnotationData]:
-    """Return the approved annotations of each document, in the order of `document_ids`.
+def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> dict[str, Lesson]:
+    """Return the approved annotations of each document by its id, in reading order.
 
-    Deleted documents are left out. A type counts as reviewed in a document unless it was first used after the last
-    feedback on that document: its reviewer could not have marked it.
+    A type counts as reviewed in a document unless it was first used after the last feedback on that document: its
+    reviewer could not have marked it.
     """
-    documents = {
-        document.id: document
-        for document in session.exec(select(Document).where(col(Document.id).in_(document_ids))).all()
-    }
-    spans: dict[str, list[Span]] = defaultdict(list)
+    annotations: dict[str, list[LessonAnnotation]] = defaultdict(list)
     approved = col(Annotation.status) == AnnotationStatus.APPROVED
-    for annotation in session.exec(select(Annotation).where(col(Annotation.document_id).in_(documents), approved)):
-        spans[annotation.document_id].append(Span(annotation.start, annotation.end, annotation.type))
+    of_documents = select(Annotation).where(col(Annotation.document_id).in_(document_ids), approved)
+    in_order = of_documents.order_by(col(Annotation.start), col(Annotation.end), col(Annotation.type))
+    for annotation in session.exec(in_order):
+        annotations[annotation.document_id].append(LessonAnnotation.model_validate(annotation, from_attributes=True))
     first_used = session.exec(
         select(Annotation.type, func.min(Annotation.created_at)).where(approved).group_by(col(Annotation.type))
     ).all()
@@ -150,23 +157,17 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> lis
         session.exec(
             select(JobDocument.document_id, func.max(Job.created_at))
             .join(Job)
-            .where(col(JobDocument.document_id).in_(documents))
+            .where(col(JobDocument.document_id).in_(document_ids))
             .group_by(col(JobDocument.document_id))
         ).all()
     )
-    found = []
+    lessons = {}
     for document_id in document_ids:
-        if document_id not in documents:
-            continue
         reviewed_at = last_feedback.get(document_id)
         reviewed = {name for name, first in first_used if reviewed_at is None or first <= reviewed_at}
-        reviewed |= {span.type for span in spans[document_id]}
-        found.append(
-            AnnotationData(
-                document_id, documents[document_id].text, tuple(sorted(spans[document_id])), frozenset(reviewed)
-            )
-        )
-    return found
+        reviewed |= {annotation.type for annotation in annotations[document_id]}
+        lessons[document_id] = Lesson(annotations=annotations[document_id], reviewed_types=sorted(reviewed))
+    return lessons
 
 
 def lock_annotations(session: Session, document_id: str) -> None:

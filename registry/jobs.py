@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, Subquery
-from sqlmodel import Session, and_, col, func, not_, select
+from sqlmodel import Session, and_, col, func, not_, or_, select
 
 from registry.errors import NotFoundError
 from registry.outcome import Decision
@@ -13,6 +13,7 @@ from registry.tables import Document, Job, JobDocument, JobType
 
 MOST_DOCUMENTS = 10_000  # of a job: SQLite takes 32,766 values in a query, Prefect 512 KB of parameters
 UNANSWERED = col(Job.outcome).is_(None)
+LEARNED = {Decision.PROMOTED, Decision.NOT_TRAINED}  # the latter in an earlier release, which held documents out
 
 
 def add_job(
@@ -89,19 +90,6 @@ def get_snapshot(session: Session) -> int:
     return session.exec(select(func.max(col(Job.number)))).one() or 0
 
 
-def list_learned_documents(session: Session, since: int = 0) -> Sequence[str]:
-    """Return the ids of the documents whose last answered job was promoted, in the order of these jobs.
-
-    The others are set aside: no model learns from them until a person sends feedback on them again.
-
-    With `since`, only those whose last answered job has a greater number.
-    """
-    last = _select_last_answers()
-    query = select(Document.id).join(last, col(Document.id) == last.c.document_id)
-    query = query.where(last.c.is_promoted, last.c.number > since)
-    return session.exec(query.order_by(last.c.number, col(Document.created_at))).all()
-
-
 class DocumentState(StrEnum):
     """What became of the last feedback on a document."""
 
@@ -124,10 +112,11 @@ def _select_last_answers() -> Subquery:
     A training run that was not promoted leaves its documents as they were: it brought no new annotations.
     """
     decision = col(Job.outcome)["decision"].as_string()
-    is_promoted = decision.in_([Decision.PROMOTED, Decision.NOT_TRAINED])  # an earlier release held documents out
+    contradiction = col(JobDocument.contradiction)
+    is_promoted = and_(decision.in_(LEARNED), contradiction.is_(None))
     has_no_effect = and_(Job.type == JobType.TRAINING_RUN, not_(is_promoted))
     recency = func.row_number().over(partition_by=JobDocument.document_id, order_by=col(Job.number).desc())
-    is_set_aside = decision.in_([Decision.NOT_PROMOTED, Decision.ROLLED_BACK])
+    is_set_aside = or_(decision.in_([Decision.NOT_PROMOTED, Decision.ROLLED_BACK]), contradiction.is_not(None))
     answers = (
         sqlalchemy.select(
             col(JobDocument.document_id),

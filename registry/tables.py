@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import uuid4
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import JSON, Column, ColumnElement, DateTime, Index, Integer, String, Text, TypeDecorator, func, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.hybrid import hybrid_property
@@ -32,19 +32,23 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-class OutcomeColumn(TypeDecorator[Outcome]):
-    """An `Outcome`, stored as JSON."""
+class ModelColumn(TypeDecorator[BaseModel]):
+    """A pydantic model, stored as JSON."""
 
     impl = JSON(none_as_null=True)
     cache_ok = True
 
-    def process_bind_param(self, value: Outcome | None, dialect: Dialect) -> dict[str, Any] | None:
+    def __init__(self, model: type[BaseModel]) -> None:
+        super().__init__()
+        self.model = model
+
+    def process_bind_param(self, value: BaseModel | None, dialect: Dialect) -> dict[str, Any] | None:
         """Return what is stored."""
         return value.model_dump(mode="json") if value else None
 
-    def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> Outcome | None:
-        """Return the stored outcome."""
-        return Outcome.model_validate(value) if value else None
+    def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> BaseModel | None:
+        """Return the stored model."""
+        return self.model.model_validate(value) if value else None
 
     def coerce_compared_value(self, op: OperatorType | None, value: Any) -> TypeEngine[Any]:
         """Compare fields of the JSON as plain JSON, as SQLAlchemy asks of a decorated JSON type."""
@@ -163,7 +167,7 @@ class Job(SQLModel, table=True):
     paused_until: datetime | None = Field(
         default=None, sa_type=UtcDateTime, description="No run is launched for this job before"
     )
-    outcome: Outcome | None = Field(default=None, sa_type=OutcomeColumn, description="The answer")
+    outcome: Outcome | None = Field(default=None, sa_column=Column(ModelColumn(Outcome)), description="The answer")
     candidate_run_id: str | None = Field(default=None, description="The MLflow run of the consolidated model")
     candidate_snapshot: int | None = Field(
         default=None, description="All jobs up to this number were answered before that model's documents were read"
@@ -180,11 +184,36 @@ class Job(SQLModel, table=True):
         return func.coalesce(cls.claiming_run_id, cls.launched_run_id)
 
 
+class LessonAnnotation(BaseModel):
+    """An approved annotation as a run read it."""
+
+    id: str
+    type: str
+    start: int
+    end: int
+    revision: int
+    reviewer: str | None
+
+
+class Lesson(BaseModel):
+    """What a run read of a document: its approved annotations, and the types that its reviewer looked for."""
+
+    annotations: list[LessonAnnotation]
+    reviewed_types: list[str]
+
+
 class JobDocument(SQLModel, table=True):
-    """A document from which a job learns."""
+    """A document of a job, and what the job teaches of it: later runs learn that again, whatever is annotated since."""
 
     job_id: str = _foreign_key("job.id", primary_key=True)
     document_id: str = _foreign_key("document.id", primary_key=True)
+    lesson: Lesson | None = Field(
+        default=None, sa_column=Column(ModelColumn(Lesson)), description="Null until a run read it"
+    )
+    read_by: str | None = Field(default=None, description="The flow run that read the lesson")
+    contradiction: str | None = Field(
+        default=None, sa_type=Text, description="Why the document was set aside while others of its job were learned"
+    )
 
 
 class ApiKey(SQLModel, table=True):

@@ -7,6 +7,7 @@ from sqlmodel import Session
 from embeddinggemma_feasibility.evaluation import Evaluation
 from feedback.claiming import find_unlaunched_job
 from registry.jobs import add_job
+from registry.lessons import take_lessons
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.tables import Job, JobType
 from tests.registry.test_annotations import add_document
@@ -19,7 +20,14 @@ def outcome(decision: Decision = Decision.PROMOTED) -> Outcome:
 
 def add_feedback(session: Session, name: str) -> tuple[Job, str]:
     document = add_document(session, name)
-    return add_job(session, JobType.FEEDBACK, [document.id], "tester"), document.id
+    return add_read_job(session, JobType.FEEDBACK, document.id), document.id
+
+
+def add_read_job(session: Session, job_type: JobType, document_id: str) -> Job:
+    """Add a job on a document, and read what it teaches as a run does."""
+    job = add_job(session, job_type, [document_id], "tester")
+    take_lessons(session, [job.id], "run")
+    return job
 
 
 def find_waiting_job(session: Session) -> Job | None:

@@ -15,9 +15,9 @@ from registry.jobs import (
     add_job,
     get_job,
     list_job_documents,
-    list_learned_documents,
     select_documents_in,
 )
+from registry.lessons import list_learned_lessons
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.tables import Job, JobType
 from tests.feedback.jobs import add_feedback
@@ -54,7 +54,7 @@ def test_rollback_sets_aside_what_was_learned_since_and_a_promotion_back_brings_
     assert read_decisions(session, first, second, third) == ["promoted", "rolled_back", "rolled_back"]
     assert third.outcome
     assert third.outcome.reason.startswith("Set aside: ana (swapped labels) went back to version 1. To learn it again,")
-    assert list_learned_documents(session) == list_job_documents(session, [first.id])
+    assert list(list_learned_lessons(session)) == list_job_documents(session, [first.id])
     assert list_in(session, DocumentState.LEARNED) == {*list_job_documents(session, [first.id])}
     assert list_in(session, DocumentState.SET_ASIDE) == {*list_job_documents(session, [second.id, third.id])}
     fourth = learn(session, 4, 1)

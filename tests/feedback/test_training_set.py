@@ -4,10 +4,9 @@ from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.halves import half_of
 from feedback.claiming import answer_jobs
 from feedback.training_set import TrainingSet, load_training_set
-from registry.jobs import add_job
 from registry.outcome import Decision
 from registry.tables import JobType
-from tests.feedback.jobs import add_feedback, outcome
+from tests.feedback.jobs import add_feedback, add_read_job, outcome
 
 
 def learn(session: Session, name: str, decision: Decision) -> str:
@@ -21,7 +20,7 @@ def test_documents_set_aside_are_not_replayed_until_feedback_on_them_is_promoted
     waiting, _ = add_feedback(session, "c")
     training_set = load_training_set(session, [waiting.id])
     assert ([data.document_id for data in training_set.replay], training_set.earlier_count) == ([learned], 1)
-    again = add_job(session, JobType.FEEDBACK, [refused], "tester")
+    again = add_read_job(session, JobType.FEEDBACK, refused)
     assert [data.document_id for data in load_training_set(session, [again.id]).training] == [refused]
     answer_jobs(session, [again.id], outcome())
     assert {data.document_id for data in load_training_set(session, [waiting.id]).replay} == {learned, refused}
@@ -29,7 +28,7 @@ def test_documents_set_aside_are_not_replayed_until_feedback_on_them_is_promoted
 
 def test_learned_document_that_gets_feedback_again_is_trained_on_and_not_replayed(session: Session) -> None:
     other, again = learn(session, "a", Decision.PROMOTED), learn(session, "b", Decision.PROMOTED)
-    job = add_job(session, JobType.FEEDBACK, [again], "tester")
+    job = add_read_job(session, JobType.FEEDBACK, again)
     training_set = load_training_set(session, [job.id])
     assert [data.document_id for data in training_set.training] == [again]
     assert [data.document_id for data in training_set.replay] == [other]

@@ -19,8 +19,9 @@ from embeddinggemma_feasibility.evaluation import evaluate
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from feedback.claiming import answer_jobs
 from flows.artifacts import publish_report
-from registry.annotations import get_latest_annotations, replace_annotations
+from registry.annotations import replace_annotations
 from registry.jobs import add_job, get_job
+from registry.lessons import load_lessons, take_lessons
 from registry.models import ModelRegistry
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
@@ -74,7 +75,10 @@ def annotate(session: Session, names: Sequence[str]) -> AnnotationData:
     ]
     replace_annotations(session, document, marked)
     session.commit()
-    [data] = get_latest_annotations(session, [document.id])
+    job = add_job(session, JobType.FEEDBACK, [document.id], "tester")
+    take_lessons(session, [job.id], "run")
+    (data,) = load_lessons(session, {document.id: job.id})
+    session.commit()
     return data
 
 

@@ -3,7 +3,6 @@ from typing import Any
 import pytest
 from sqlmodel import Session
 
-from embeddinggemma_feasibility.annotation_data import Span
 from registry.annotations import (
     add_annotation,
     get_latest_annotations,
@@ -71,15 +70,14 @@ def test_replacing_keeps_the_id_of_unchanged_spans_and_deletes_the_rest(session:
     assert found[1].id == stays
 
 
-def test_latest_annotations_are_the_approved_ones_in_the_order_asked_for(session: Session) -> None:
+def test_latest_annotations_are_the_approved_ones(session: Session) -> None:
     first, second = add_document(session, "a"), add_document(session, "b")
     add_annotation(session, first, marked("Bell"))
     add_annotation(session, first, marked("Acme Ltd", status=AnnotationStatus.REJECTED))
-    latest = get_latest_annotations(session, [second.id, "gone", first.id])
-    assert [(data.document_id, data.spans) for data in latest] == [
-        (second.id, ()),
-        (first.id, (Span(22, 26, "party"),)),
-    ]
+    latest = get_latest_annotations(session, [second.id, first.id])
+    assert latest[second.id].annotations == []
+    (annotation,) = latest[first.id].annotations
+    assert (annotation.start, annotation.end, annotation.type, annotation.revision) == (22, 26, "party", 1)
 
 
 def test_type_invented_after_the_last_feedback_was_not_reviewed(session: Session) -> None:
@@ -90,5 +88,5 @@ def test_type_invented_after_the_last_feedback_was_not_reviewed(session: Session
     add_annotation(session, new, marked("100 €", "amount"))
     session.flush()
     add_job(session, JobType.FEEDBACK, [new.id], "tester")
-    reviewed = [data.reviewed_types for data in get_latest_annotations(session, [old.id, new.id])]
-    assert reviewed == [frozenset({"party"}), frozenset({"party", "amount"})]
+    latest = get_latest_annotations(session, [old.id, new.id])
+    assert (latest[old.id].reviewed_types, latest[new.id].reviewed_types) == (["party"], ["amount", "party"])

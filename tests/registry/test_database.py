@@ -18,11 +18,13 @@ from sqlalchemy import Engine, exc, text
 from sqlmodel import Session, SQLModel
 
 import registry.database
+from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from registry.audit import list_entries
 from registry.database import build_engine, translate_database_errors
 from registry.documents import get_document
 from registry.errors import ConflictError
 from registry.jobs import get_job
+from registry.lessons import list_learned_lessons, load_lessons
 from registry.outcome import Decision
 from registry.settings import Settings
 from registry.tables import JobDocument
@@ -184,3 +186,37 @@ def test_wrong_row_or_statement_is_a_bug_and_neither_a_conflict_nor_an_outage(se
     session.rollback()
     with pytest.raises(exc.DBAPIError), translate_database_errors():
         session.connection().execute(text("SELECT * FROM missing"))
+
+
+def test_what_an_earlier_schema_learned_is_a_lesson_of_the_job_that_taught_it(engine: Engine, session: Session) -> None:
+    migrate(engine, command.downgrade, "0012")
+    insert_document = (
+        "INSERT INTO document (id, filename, media_type, sha256, size_bytes, page_count, character_count, created_at,"
+        " text) VALUES (:id, 'a', 'text/plain', :id, 1, 1, 4, '2026-11-23 10:00:00', 'Bell')"
+    )
+    insert_annotation = (
+        'INSERT INTO annotation (id, document_id, type, value, start, "end", reviewer, status, created_at, updated_at,'
+        " revision) VALUES ('a', 'learned', 'party', 'Bell', 0, 4, 'ana', 'approved', '2026-11-23 10:00:00',"
+        " '2026-11-23 10:00:00', 3)"
+    )
+    insert_job = (
+        "INSERT INTO job (id, type, triggered_by, number, created_at, failures, outcome) VALUES"
+        " (:id, 'feedback', 'ana', :number, '2026-11-23 11:00:00', 0, :outcome)"
+    )
+    decisions = {"learned": "promoted", "refused": "not_promoted"}
+    with engine.begin() as connection:
+        for number, (name, decision) in enumerate(decisions.items(), 1):
+            outcome = json.dumps({"decision": decision, "reason": "", "flow_run_id": "run"})
+            connection.execute(text(insert_document), {"id": name})
+            connection.execute(text(insert_job), {"id": f"job {name}", "number": number, "outcome": outcome})
+            ids = {"job": f"job {name}", "document": name}
+            connection.execute(text("INSERT INTO jobdocument (job_id, document_id) VALUES (:job, :document)"), ids)
+        connection.execute(text(insert_annotation))
+    migrate(engine, command.upgrade, "head")
+    learned = list_learned_lessons(session)
+    assert learned == {"learned": "job learned"}
+    span = Span(0, 4, "party")
+    assert load_lessons(session, learned) == [AnnotationData("learned", "Bell", (span,), frozenset({"party"}))]
+    lesson = session.get_one(JobDocument, ("job learned", "learned")).lesson
+    assert lesson
+    assert [(each.id, each.revision, each.reviewer) for each in lesson.annotations] == [("a", 3, "ana")]

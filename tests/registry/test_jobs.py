@@ -3,15 +3,16 @@ from datetime import timedelta
 from sqlmodel import Session
 
 from feedback.claiming import answer_jobs
-from registry.jobs import add_job, find_last_feedback, get_snapshot, list_jobs, list_learned_documents
+from registry.jobs import find_last_feedback, get_snapshot, list_jobs
+from registry.lessons import list_learned_lessons
 from registry.outcome import Decision
 from registry.tables import JobType
-from tests.feedback.jobs import add_feedback, outcome
+from tests.feedback.jobs import add_feedback, add_read_job, outcome
 
 
 def test_last_feedback_is_the_one_stored_last_though_the_clock_was_set_back(session: Session) -> None:
     first, document_id = add_feedback(session, "a")
-    second = add_job(session, JobType.FEEDBACK, [document_id], "tester")
+    second = add_read_job(session, JobType.FEEDBACK, document_id)
     second.created_at = first.created_at - timedelta(hours=1)
     session.add(second)
     session.flush()
@@ -29,24 +30,24 @@ def test_snapshot_ends_before_the_first_unanswered_job(session: Session) -> None
     assert get_snapshot(session) == 3
 
 
-def test_learned_documents_are_those_whose_last_answer_was_a_promotion(session: Session) -> None:
+def test_document_is_learned_as_its_last_promoted_job_taught_it(session: Session) -> None:
     first, second, third = (add_feedback(session, name) for name in "abc")
-    assert list_learned_documents(session) == []
+    assert list(list_learned_lessons(session)) == []
     answer_jobs(session, [first[0].id, third[0].id], outcome())
     answer_jobs(session, [second[0].id], outcome(Decision.NOT_PROMOTED))
-    assert list_learned_documents(session) == [first[1], third[1]]
-    again = [add_job(session, JobType.FEEDBACK, [document_id], "tester") for _, document_id in (second, first)]
-    assert list_learned_documents(session) == [first[1], third[1]]
+    assert list(list_learned_lessons(session)) == [first[1], third[1]]
+    again = [add_read_job(session, JobType.FEEDBACK, document_id) for _, document_id in (second, first)]
+    assert list(list_learned_lessons(session)) == [first[1], third[1]]
     answer_jobs(session, [again[0].id], outcome())
     answer_jobs(session, [again[1].id], outcome(Decision.NOT_PROMOTED))
-    assert list_learned_documents(session) == [third[1], second[1]]
-    assert list_learned_documents(session, since=3) == [second[1]]
+    assert list_learned_lessons(session) == {first[1]: first[0].id, third[1]: third[0].id, second[1]: again[0].id}
+    assert list(list_learned_lessons(session, since=3)) == [second[1]]
 
 
 def test_training_run_that_was_not_promoted_leaves_its_documents_learned(session: Session) -> None:
     learned, document_id = add_feedback(session, "a")
     answer_jobs(session, [learned.id], outcome())
-    run = add_job(session, JobType.TRAINING_RUN, [document_id], "tester")
+    run = add_read_job(session, JobType.TRAINING_RUN, document_id)
     answer_jobs(session, [run.id], outcome(Decision.NOT_PROMOTED))
-    assert list_learned_documents(session) == [document_id]
-    assert list_learned_documents(session, since=1) == []
+    assert list(list_learned_lessons(session)) == [document_id]
+    assert list(list_learned_lessons(session, since=1)) == []
