@@ -1,12 +1,14 @@
 from sqlmodel import Session
 
-from embeddinggemma_feasibility.annotation_data import AnnotationData
+from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from embeddinggemma_feasibility.halves import half_of
 from feedback.claiming import answer_jobs
 from feedback.training_set import TrainingSet, load_training_set
+from registry.annotations import add_annotation, replace_annotations
 from registry.outcome import Decision
 from registry.tables import JobType
 from tests.feedback.jobs import add_feedback, add_read_job, outcome
+from tests.registry.test_annotations import add_document, marked
 
 
 def learn(session: Session, name: str, decision: Decision) -> str:
@@ -24,6 +26,18 @@ def test_documents_set_aside_are_not_replayed_until_feedback_on_them_is_promoted
     assert [data.document_id for data in load_training_set(session, [again.id]).training] == [refused]
     answer_jobs(session, [again.id], outcome())
     assert {data.document_id for data in load_training_set(session, [waiting.id]).replay} == {learned, refused}
+
+
+def test_what_is_annotated_after_a_document_was_learned_is_neither_replayed_nor_measured(session: Session) -> None:
+    document = add_document(session, "a")
+    add_annotation(session, document, marked("Bell"))
+    session.flush()
+    job = add_read_job(session, JobType.FEEDBACK, document.id)
+    answer_jobs(session, [job.id], outcome())
+    replace_annotations(session, document, [])
+    waiting, _ = add_feedback(session, "c")
+    (replayed,) = load_training_set(session, [waiting.id]).replay
+    assert replayed.spans == (Span(22, 26, "party"),)
 
 
 def test_learned_document_that_gets_feedback_again_is_trained_on_and_not_replayed(session: Session) -> None:
