@@ -42,6 +42,7 @@ def _describe(
         ),
         document_ids=document_ids,
         triggered_by=job.triggered_by,
+        insisted_by=job.insisted_by,
         note=job.note,
         created_at=job.created_at,
     )

@@ -160,6 +160,7 @@ class JobResponse(BaseModel):
     links: JobLinks
     document_ids: list[str]
     triggered_by: str
+    insisted_by: str | None = Field(description="Who has it taught though it was set aside before")
     note: str | None
     created_at: datetime
 
@@ -170,6 +171,9 @@ class JobDetail(JobResponse):
     progress: float = Field(description="In percent")
     message: str | None = Field(
         description="Explains the status; at the end, the reason of the outcome and what the corrections did"
+    )
+    set_aside: dict[str, str] = Field(
+        description="Documents that were set aside while the others were learned, each with what it contradicts"
     )
     outcome: Outcome | None = Field(
         description="The decision, the new version and its scores beside the champion's; null until the end"

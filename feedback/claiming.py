@@ -1,6 +1,6 @@
 """How jobs pass to flow runs: launched for one, claimed, answered, or released when the run fails."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count
 
@@ -11,10 +11,11 @@ from feedback.announcements import announce_run
 from registry.documents import check_documents_exist
 from registry.jobs import UNANSWERED, add_job, get_job
 from registry.outcome import Decision, Outcome
-from registry.tables import Job, JobType
+from registry.tables import Job, JobDocument, JobType
 
 MAX_FAILURES = 20  # with the pauses of `TimeLimits`, about 70 minutes
 _SUSPECT_FAILURES = 2
+_HOW_TO_GO_ON = "Change the annotations and send them again, or insist on them with POST /jobs/{job_id}/teach."
 _MAX_SUSPECTS = 64  # claimed together after the second failure; halved at each further one
 
 
@@ -90,6 +91,28 @@ def answer_jobs(session: Session, job_ids: Sequence[str], outcome: Outcome) -> N
     changed = session.exec(query).all()
     session.exec(update(Job).where(col(Job.id).in_(job_ids)).values(outcome=outcome))
     announce_run(session, changed, outcome)
+
+
+def set_aside_documents(session: Session, job_ids: Sequence[str], reasons: Mapping[str, str], run_id: str) -> list[str]:
+    """Set documents of a run's jobs aside, each with its reason, and answer the jobs that have no other documents.
+
+    Returns the ids of the jobs that remain.
+    """
+    of_jobs = select(JobDocument).where(col(JobDocument.job_id).in_(job_ids))
+    reason_of_job = dict[str, str]()
+    for row in session.exec(of_jobs.where(col(JobDocument.document_id).in_(reasons))):
+        row.contradiction = reason_of_job[row.job_id] = reasons[row.document_id]
+        session.add(row)
+    session.flush()
+    others = select(JobDocument.job_id).where(col(JobDocument.job_id).in_(job_ids))
+    remaining = set(session.exec(others.where(col(JobDocument.contradiction).is_(None))))
+    for job_id, reason in reason_of_job.items():
+        if job_id not in remaining:
+            outcome = Outcome(
+                decision=Decision.NOT_PROMOTED, reason=f"Set aside: {reason} {_HOW_TO_GO_ON}", flow_run_id=run_id
+            )
+            answer_jobs(session, [job_id], outcome)
+    return [job_id for job_id in job_ids if job_id in remaining or job_id not in reason_of_job]
 
 
 def release_jobs(session: Session, run_id: str, reason: str) -> Sequence[Job]:

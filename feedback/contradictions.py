@@ -28,15 +28,19 @@ def find_contradictions(documents: Sequence[AnnotationData], unseen: Predictions
 
     `unseen` holds what a calibrated tagger that has not learned from a document finds in it, the likeliest first.
     """
-    by_document = [list(_contradict(data, unseen[data.document_id])) for data in documents]
+    by_document = [
+        [each for each in list_unmarked(data, unseen[data.document_id]) if each.confidence >= _SURE]
+        for data in documents
+    ]
     return [each for some in sorted(by_document, key=len, reverse=True) for each in some]
 
 
-def _contradict(data: AnnotationData, found: Sequence[Entity]) -> Iterator[Contradiction]:
+def list_unmarked(data: AnnotationData, found: Sequence[Entity]) -> Iterator[Contradiction]:
+    """Yield each value that is found in a document and not marked, at its likeliest mention."""
     known = gold_values(data)
     for entity in found:
         value = LabelledValue(data.document_id, entity.type, normalise_value(entity.value))
-        if entity.confidence >= _SURE and data.is_reviewed(entity.type) and value not in known:
+        if data.is_reviewed(entity.type) and value not in known:
             known.add(value)
             overlapping = [span for span in data.spans if span.start < entity.end and span.end > entity.start]
             types = tuple(sorted({span.type for span in overlapping}))

@@ -11,7 +11,10 @@ from registry.outcome import Decision, DocumentChange, Effect, ModelScores
 
 _CHANCE, _CHANCE_FOR_SUSPECTS = 0.01, 0.3
 _ENOUGH_MEASURED = 5
-_SET_ASIDE = "This feedback is set aside: correct its annotations and send it again, or promote this version."
+_SET_ASIDE = (
+    "This feedback is set aside: correct its annotations and send it again, or insist on them with "
+    "POST /jobs/{job_id}/teach."
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def decide(training_set: TrainingSet, comparison: Comparison) -> tuple[Decision,
     test, 1947, one-sided; decision 0003).
 
     A part of a refused batch may be too small to do much harm, so it is refused if that probability is below 0.3, or if
-    the champion finds less than half as much of what is marked in its documents as in others.
+    the champion finds less than half as much of what is marked in its documents as in others. What a person insists on
+    is promoted.
     """
     challenger, champion = comparison.challenger, comparison.champion
     if challenger is None:
@@ -99,8 +103,11 @@ def _judge(
     training_set: TrainingSet, comparison: Comparison, champion: ModelScores, challenger: ModelScores
 ) -> tuple[Decision, str]:
     before, after = champion.unseen.value.f1, challenger.unseen.value.f1
+    insisting = ", ".join(training_set.insisting)
     documents = f"{len(training_set.measured)} documents that neither has seen"
     scores = f"value F1 {after:.3f}, version {champion.version} {before:.3f}, on {documents}"
+    if insisting:
+        return Decision.PROMOTED, f"Promoted: {scores}. {insisting} insisted on the annotations."
     if training_set.is_suspected and comparison.agreement < before / 2:
         found = f"version {champion.version} has value F1 {comparison.agreement:.3f} on them and {before:.3f} on others"
         return Decision.NOT_PROMOTED, f"Not promoted: the documents contradict what was learned: {found}. {_SET_ASIDE}"

@@ -20,6 +20,7 @@ from registry.jobs import (
     count_waiting_jobs,
     find_job_by_key,
     find_last_feedback,
+    list_contradictions,
     list_documents_with_feedback,
     list_job_documents,
 )
@@ -91,16 +92,22 @@ def create_training_run(
 
 
 def teach_again(session: Session, launcher: Launcher, job: Job, triggered_by: str) -> Job:
-    """Commit a new job on the documents of one that is set aside or has failed, as they are annotated now.
+    """Commit a new job on the documents of one that are set aside or that failed, as they are annotated now.
 
-    Raises ConflictError for any other job.
+    What was refused or contradicts what was learned is then learned all the same, and the job names who insists.
+
+    Raises ConflictError for a job without such documents.
     """
-    if job.outcome is None or job.outcome.decision in {Decision.PROMOTED, Decision.NOT_TRAINED}:
+    decision = job.outcome.decision if job.outcome else None
+    document_ids: Sequence[str] = list(list_contradictions(session, job.id))
+    if decision in {None, Decision.PROMOTED, Decision.NOT_TRAINED} and not document_ids:
         raise ConflictError(f"Job {job.id} is not set aside: it waits, or what it was to teach is learned")
-    document_ids = list_job_documents(session, [job.id])
+    is_contradicted = bool(document_ids) or decision == Decision.NOT_PROMOTED
+    document_ids = document_ids or list_job_documents(session, [job.id])
     if not document_ids:
         raise ConflictError(f"Job {job.id} has no documents any more")
     again = add_job(session, job.type, document_ids, triggered_by, job.note)
+    again.insisted_by = triggered_by if is_contradicted else None
     if job.type == JobType.FEEDBACK:
         again.annotations_sha256 = hash_annotations(list_annotations(session, document_ids[0]))
     session.commit()

@@ -1,8 +1,8 @@
 """What one run works on: the documents it learns from, those it replays, and those that measure both models."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.halves import half_of
@@ -11,6 +11,7 @@ from feedback.claiming import are_suspected
 from feedback.consolidation import Candidate, find_candidate
 from feedback.replay import choose_replay_documents
 from registry.lessons import list_learned_lessons, list_lessons, load_lessons
+from registry.tables import Job, JobDocument
 
 _MAX_MEASURED = 20  # both models extract each, so this bounds the time of a run
 
@@ -21,7 +22,7 @@ class TrainingSet:
 
     `replay` stands for all `earlier_count` documents that were learned before. With a `candidate`, the run hands over a
     consolidation, and `training` holds the documents learned meanwhile. The jobs are suspected if runs failed on them,
-    or a larger batch with them was refused.
+    or a larger batch with them was refused. `insisted` names who insists on learning a document, by its id.
     """
 
     job_ids: list[str]
@@ -30,6 +31,13 @@ class TrainingSet:
     earlier_count: int
     candidate: Candidate | None = None
     is_suspected: bool = False
+    insisted: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def insisting(self) -> list[str]:
+        """Return who insists, if somebody does for each document that is learned; else nobody."""
+        names = [self.insisted.get(data.document_id) for data in self.training]
+        return sorted({name for name in names if name}) if all(names) else []
 
     @property
     def measured(self) -> list[AnnotationData]:
@@ -56,4 +64,10 @@ def load_training_set(session: Session, job_ids: list[str]) -> TrainingSet:
         earlier_count=len(learned.keys() - training.keys()),
         candidate=candidate,
         is_suspected=are_suspected(session, job_ids),
+        insisted=_list_insisted(session, job_ids),
     )
+
+
+def _list_insisted(session: Session, job_ids: list[str]) -> dict[str, str]:
+    query = select(JobDocument.document_id, Job.insisted_by).join(Job).where(col(Job.id).in_(job_ids))
+    return {document_id: name for document_id, name in session.exec(query) if name}

@@ -3,7 +3,7 @@
 import re
 import string
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from registry.models import ModelRegistry
 from registry.outcome import ModelScores, Outcome
 from registry.settings import get_settings
 
-_CONTRADICTIONS_SHOWN = 100
+_ROWS_SHOWN = 100
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
 
 
@@ -66,6 +66,18 @@ def publish_report(
 
 
 @translate_http_errors("Prefect")
+def publish_set_aside(reasons: Mapping[str, str]) -> None:
+    """Publish a table in Prefect of the documents that are set aside, with what they contradict."""
+    rows = [{"document": document_id, "contradiction": reason} for document_id, reason in reasons.items()]
+    count = len(rows)
+    description = (
+        f"{count} document{'s are' if count != 1 else ' is'} set aside. Change the annotations and send them again, or "
+        "insist on them with POST /jobs/{job_id}/teach."
+    )
+    create_table_artifact(rows[:_ROWS_SHOWN], "set-aside", description)
+
+
+@translate_http_errors("Prefect")
 def publish_consolidation(candidate: Candidate, job_id: str) -> None:
     """Publish a report in Prefect: what the candidate was fitted on, and which job hands it over."""
     url = ModelRegistry(get_settings()).get_run_url(candidate.mlflow_run_id)
@@ -90,7 +102,7 @@ def publish_contradictions(contradictions: Sequence[Contradiction]) -> None:
             "confidence": f"{each.confidence:.0%}",
             "marked as": ", ".join(each.marked_as) or "nothing",
         }
-        for each in contradictions[:_CONTRADICTIONS_SHOWN]
+        for each in contradictions[:_ROWS_SHOWN]
     ]
     many = len({each.document_id for each in contradictions})
     description = (

@@ -11,13 +11,22 @@ from pydantic import BaseModel, Field
 from embeddinggemma_feasibility.calibration import Calibration, check_calibration
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningError, FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import load_encoder
+from embeddinggemma_feasibility.evaluation import Predictions
 from embeddinggemma_feasibility.trained_model import TrainedModel
-from feedback.claiming import add_manual_job, answer_jobs, claim_jobs, is_rerun_by_hand, split_jobs
+from feedback.claiming import (
+    add_manual_job,
+    answer_jobs,
+    claim_jobs,
+    is_rerun_by_hand,
+    set_aside_documents,
+    split_jobs,
+)
 from feedback.consolidation import Candidate, describe_handover
 from feedback.promotion import Comparison, Contestant, compare_models, decide, get_served
 from feedback.rollback import notice_promotion
+from feedback.screening import explain_objections
 from feedback.training_set import TrainingSet, load_training_set
-from flows.artifacts import Progress, publish_report
+from flows.artifacts import Progress, publish_report, publish_set_aside
 from flows.task_types import computing_task, task_with_neighbours
 from registry.cache import build_representation_cache
 from registry.database import open_session
@@ -65,6 +74,10 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
         return Completed(message="There is no feedback to learn from: another run has answered it already")
     champion, challenger = load_models(flow_run_id)
     candidate = load_candidate(training_set.candidate) if training_set.candidate else None
+    if champion and not (candidate or challenger):
+        training_set = set_aside(flow_run_id, training_set, champion, screen(training_set, champion))
+        if not training_set.job_ids:
+            return Completed(message="Set aside: all of this contradicts what was learned before")
     if training_set.training and not challenger:
         start = candidate or champion
         try:
@@ -112,6 +125,28 @@ def load_candidate(candidate: Candidate) -> Model:
     """Load the consolidated model that this run hands over."""
     trained = ModelRegistry(get_settings()).load_candidate(candidate.mlflow_run_id)
     return Model(trained, mlflow_run_id=candidate.mlflow_run_id)
+
+
+@computing_task
+def screen(training_set: TrainingSet, champion: Model) -> Predictions:
+    """Return what is found in each document by what of the champion is blind to it."""
+    documents, calibration = training_set.training, champion.trained.served.calibration
+    return champion.trained.extract_unseen(documents, calibration, build_representation_cache(get_settings()))
+
+
+@task_with_neighbours
+def set_aside(flow_run_id: str, training_set: TrainingSet, champion: Model, unseen: Predictions) -> TrainingSet:
+    """Set aside the documents that contradict what was learned, and answer the jobs that have no others.
+
+    Returns what remains to be learned.
+    """
+    with open_session(get_settings()) as session:
+        reasons = explain_objections(session, training_set, unseen, str(champion.version))
+        job_ids = set_aside_documents(session, training_set.job_ids, reasons, flow_run_id)
+        remaining = load_training_set(session, job_ids) if reasons else training_set
+    if reasons:
+        publish_set_aside(reasons)
+    return remaining
 
 
 @computing_task

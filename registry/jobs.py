@@ -68,6 +68,12 @@ def list_job_documents(session: Session, job_ids: Sequence[str]) -> Sequence[str
     return list(dict.fromkeys(session.exec(query.order_by(col(Document.created_at))).all()))
 
 
+def list_contradictions(session: Session, job_id: str) -> dict[str, str]:
+    """Return the documents of a job that were set aside, each with the contradiction for which it was."""
+    query = select(JobDocument.document_id, JobDocument.contradiction).where(JobDocument.job_id == job_id)
+    return {document_id: reason for document_id, reason in session.exec(query) if reason}
+
+
 def list_documents_by_job(session: Session, job_ids: Sequence[str]) -> dict[str, list[str]]:
     """Return the ids of each job's documents, in the order of their upload."""
     query = select(JobDocument.job_id, Document.id).join(Document).where(col(JobDocument.job_id).in_(job_ids))

@@ -1,5 +1,6 @@
 """What jobs teach: a run reads a document's annotations once, and later runs learn again what it has read."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
@@ -8,7 +9,7 @@ from sqlmodel import Session, col, func, select
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from registry.annotations import get_latest_annotations
 from registry.jobs import LEARNED
-from registry.tables import Document, Job, JobDocument
+from registry.tables import AuditAction, AuditEntry, Document, Job, JobDocument
 
 _AT_ONCE = 10_000  # SQLite takes 32,766 values in a query
 
@@ -25,9 +26,12 @@ def take_lessons(session: Session, job_ids: Sequence[str], flow_run_id: str) -> 
 
 
 def list_lessons(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
-    """Return the jobs' documents in the order of their upload, each with the newest of these jobs on it."""
+    """Return the jobs' documents in the order of their upload, each with the newest of these jobs on it.
+
+    Documents that are set aside are left out.
+    """
     query = select(JobDocument.document_id, JobDocument.job_id).join(Document).join(Job)
-    query = query.where(col(JobDocument.job_id).in_(job_ids))
+    query = query.where(col(JobDocument.job_id).in_(job_ids), col(JobDocument.contradiction).is_(None))
     return dict(session.exec(query.order_by(col(Document.created_at), col(Job.number))).all())
 
 
@@ -46,6 +50,33 @@ def list_learned_lessons(session: Session, since: int = 0) -> dict[str, str]:
     learned = select(last.c.document_id, last.c.job_id).join(Document, col(Document.id) == last.c.document_id)
     learned = learned.where(last.c.recency == 1, last.c.number > since)
     return dict(session.exec(learned.order_by(last.c.number, col(Document.created_at))).all())
+
+
+def list_agreed_spans(session: Session, lessons: Mapping[str, str]) -> dict[str, set[Span]]:
+    """Return what at least two reviewers marked of the given learned lessons, by the document's id.
+
+    A reviewer who sent feedback with an annotation of another one agreed to it: the audit log has the earlier name.
+    """
+    reviewers: dict[tuple[str, Span], set[str | None]] = defaultdict(set)
+    decision = col(Job.outcome)["decision"].as_string()
+    query = select(JobDocument).join(Job).where(col(JobDocument.document_id).in_(lessons), decision.in_(LEARNED))
+    rows = [row for row in session.exec(query) if row.lesson]
+    places = dict[str, tuple[str, Span]]()
+    for row in rows:
+        for each in row.lesson.annotations if row.lesson else ():
+            place = row.document_id, Span(each.start, each.end, each.type)
+            places[each.id] = place
+            reviewers[place].add(each.reviewer)
+    entries = select(AuditEntry).where(col(AuditEntry.document_id).in_(lessons))
+    for entry in session.exec(entries.where(AuditEntry.action == AuditAction.CHANGED)):
+        if entry.before and entry.entity_id in places and not entry.before.keys() & {"type", "start", "end"}:
+            reviewers[places[entry.entity_id]].add(entry.before.get("reviewer"))
+    agreed = dict[str, set[Span]]()
+    for row in rows:
+        if row.lesson and lessons[row.document_id] == row.job_id:
+            spans = (Span(each.start, each.end, each.type) for each in row.lesson.annotations)
+            agreed[row.document_id] = {span for span in spans if len(reviewers[row.document_id, span] - {None}) > 1}
+    return agreed
 
 
 def load_lessons(session: Session, lessons: Mapping[str, str]) -> list[AnnotationData]:

@@ -168,6 +168,9 @@ class Job(SQLModel, table=True):
         default=None, sa_type=UtcDateTime, description="No run is launched for this job before"
     )
     outcome: Outcome | None = Field(default=None, sa_column=Column(ModelColumn(Outcome)), description="The answer")
+    insisted_by: str | None = Field(
+        default=None, description="Who has it taught though it contradicts what was learned, or makes the model worse"
+    )
     candidate_run_id: str | None = Field(default=None, description="The MLflow run of the consolidated model")
     candidate_snapshot: int | None = Field(
         default=None, description="All jobs up to this number were answered before that model's documents were read"

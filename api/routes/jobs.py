@@ -15,7 +15,7 @@ from api.services import Services
 from feedback.job_state import JobState, JobStatus, find_job_state
 from feedback.submission import check_queue_has_space, teach_again
 from registry.errors import UnavailableError
-from registry.jobs import get_job, list_jobs
+from registry.jobs import get_job, list_contradictions, list_jobs
 from registry.tables import Job, JobType
 from registry.text_types import Text
 
@@ -48,12 +48,21 @@ def read_job(job_id: Text, session: SessionDep, services: ServicesDep, _: Reader
         with suppress(UnavailableError):
             progress = services.prefect.read_progress(job.run_id)
     response = build_job_response(session, services, job, state.status)
-    return JobDetail(**response.model_dump(), progress=progress, message=state.message, outcome=job.outcome)
+    return JobDetail(
+        **response.model_dump(),
+        progress=progress,
+        message=state.message,
+        set_aside=list_contradictions(session, job.id),
+        outcome=job.outcome,
+    )
 
 
 @router.post("/jobs/{job_id}/teach", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(404, 409))
 def teach_job(job_id: Text, session: SessionDep, services: ServicesDep, caller: TrainerDep) -> JobResponse:
-    """Learn again what is set aside or has failed, from the annotations as they are now. The answer is a new job."""
+    """Learn what is set aside or has failed, from the annotations as they are now. The answer is a new job.
+
+    What contradicts what was learned, or was refused, is then learned all the same; the job names who insists.
+    """
     job = get_job(session, job_id)
     check_queue_has_space(session, services.settings.max_waiting_jobs)
     again = teach_again(session, services.launcher, job, caller.name)

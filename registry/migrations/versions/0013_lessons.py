@@ -27,6 +27,7 @@ def upgrade() -> None:
     """Apply; what is learned counts as read now."""
     for name, column_type in _COLUMNS.items():
         op.add_column("jobdocument", sa.Column(name, column_type, nullable=True))
+    op.add_column("job", sa.Column("insisted_by", sa.String(), nullable=True))
     connection = op.get_bind()
     query = sa.select(_annotation.c.type, sa.func.min(_annotation.c.created_at)).group_by(_annotation.c.type)
     first_used = connection.execute(query.where(_annotation.c.status == "approved")).all()
@@ -47,6 +48,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Undo."""
+    op.drop_column("job", "insisted_by")
     for name in _COLUMNS:
         op.drop_column("jobdocument", name)
 
