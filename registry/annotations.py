@@ -10,6 +10,7 @@ from sqlmodel import Session, col, func, select, update
 
 from registry.documents import build_missing_error
 from registry.errors import ConflictError, InvalidInputError, NotFoundError, WrongValueError
+from registry.outcome import LEARNED
 from registry.tables import (
     MAX_VALUE,
     Annotation,
@@ -149,7 +150,7 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> dic
     """Return the approved annotations of each document by its id, in reading order.
 
     A type counts as reviewed in a document unless it was first used after the last feedback on that document: its
-    reviewer could not have marked it.
+    reviewer could not have marked it. A learned type that is not used any more counts as reviewed.
     """
     annotations: dict[str, list[LessonAnnotation]] = defaultdict(list)
     approved = col(Annotation.status) == AnnotationStatus.APPROVED
@@ -157,9 +158,12 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> dic
     in_order = of_documents.order_by(col(Annotation.start), col(Annotation.end), col(Annotation.type))
     for annotation in session.exec(in_order):
         annotations[annotation.document_id].append(LessonAnnotation.model_validate(annotation, from_attributes=True))
-    first_used = session.exec(
-        select(Annotation.type, func.min(Annotation.created_at)).where(approved).group_by(col(Annotation.type))
-    ).all()
+    first_used: dict[str, datetime] = dict(
+        session.exec(
+            select(Annotation.type, func.min(Annotation.created_at)).where(approved).group_by(col(Annotation.type))
+        ).all()
+    )
+    unused = _list_learned_types(session) - first_used.keys()
     last_feedback: dict[str, datetime] = dict(
         session.exec(
             select(JobDocument.document_id, func.max(Job.created_at))
@@ -171,10 +175,18 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> dic
     lessons = {}
     for document_id in document_ids:
         reviewed_at = last_feedback.get(document_id)
-        reviewed = {name for name, first in first_used if reviewed_at is None or first <= reviewed_at}
-        reviewed |= {annotation.type for annotation in annotations[document_id]}
+        reviewed = {name for name, first in first_used.items() if reviewed_at is None or first <= reviewed_at}
+        reviewed |= unused | {annotation.type for annotation in annotations[document_id]}
         lessons[document_id] = Lesson(annotations=annotations[document_id], reviewed_types=sorted(reviewed))
     return lessons
+
+
+def _list_learned_types(session: Session) -> set[str]:
+    """Return the types that the latest learned lesson was reviewed for, which include those of all before."""
+    query = select(JobDocument).join(Job).where(col(JobDocument.lesson).is_not(None))
+    learned = query.where(col(Job.outcome)["decision"].as_string().in_(LEARNED))
+    latest = session.exec(learned.order_by(col(Job.number).desc()).limit(1)).first()
+    return set(latest.lesson.reviewed_types) if latest and latest.lesson else set()
 
 
 def lock_annotations(session: Session, document_id: str) -> None:

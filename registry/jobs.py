@@ -8,12 +8,11 @@ from sqlalchemy import ColumnElement, Subquery
 from sqlmodel import Session, and_, col, func, not_, or_, select
 
 from registry.errors import NotFoundError
-from registry.outcome import Decision
+from registry.outcome import LEARNED, Decision
 from registry.tables import Document, Job, JobDocument, JobType
 
 MOST_DOCUMENTS = 10_000  # of a job: SQLite takes 32,766 values in a query, Prefect 512 KB of parameters
 UNANSWERED = col(Job.outcome).is_(None)
-LEARNED = {Decision.PROMOTED, Decision.NOT_TRAINED}  # the latter in an earlier release, which held documents out
 
 
 def add_job(

@@ -8,7 +8,7 @@ from sqlmodel import Session, col, func, select
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from registry.annotations import get_latest_annotations
-from registry.jobs import LEARNED
+from registry.outcome import LEARNED
 from registry.tables import AuditAction, AuditEntry, Document, Job, JobDocument
 
 _AT_ONCE = 10_000  # SQLite takes 32,766 values in a query

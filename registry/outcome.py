@@ -24,6 +24,9 @@ class Decision(StrEnum):
         return self in {Decision.FAILED, Decision.CANCELLED, Decision.ROLLED_BACK}
 
 
+LEARNED = {Decision.PROMOTED, Decision.NOT_TRAINED}  # the latter in an earlier release, which held documents out
+
+
 class ModelScores(BaseModel):
     """One model's scores in a comparison."""
 

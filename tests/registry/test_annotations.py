@@ -12,6 +12,8 @@ from registry.annotations import (
 )
 from registry.errors import ConflictError, InvalidInputError, WrongValueError
 from registry.jobs import add_job
+from registry.lessons import take_lessons
+from registry.outcome import Decision, Outcome
 from registry.tables import AnnotationBase, AnnotationStatus, Document, JobType
 
 TEXT = "Acme Ltd paga 100 € à Bell"
@@ -90,3 +92,14 @@ def test_type_invented_after_the_last_feedback_was_not_reviewed(session: Session
     add_job(session, JobType.FEEDBACK, [new.id], "tester")
     latest = get_latest_annotations(session, [old.id, new.id])
     assert (latest[old.id].reviewed_types, latest[new.id].reviewed_types) == (["party"], ["amount", "party"])
+
+
+def test_learned_type_that_nobody_uses_any_more_counts_as_reviewed(session: Session) -> None:
+    first, second = add_document(session, "a"), add_document(session, "b")
+    add_annotation(session, first, marked("Bell"))
+    session.flush()
+    job = add_job(session, JobType.FEEDBACK, [first.id], "tester")
+    take_lessons(session, [job.id], "run")
+    job.outcome = Outcome(decision=Decision.PROMOTED, reason="", flow_run_id="run")
+    replace_annotations(session, first, [])
+    assert get_latest_annotations(session, [second.id])[second.id].reviewed_types == ["party"]
