@@ -9,7 +9,7 @@ from sqlmodel import Session, and_, col, or_, select, update
 
 from feedback.announcements import announce_run
 from registry.documents import check_documents_exist
-from registry.jobs import UNANSWERED, add_job, get_job
+from registry.jobs import UNANSWERED, add_job, get_job, list_documents_by_job
 from registry.outcome import Decision, Outcome
 from registry.tables import Job, JobDocument, JobType
 
@@ -84,12 +84,17 @@ def are_suspected(session: Session, job_ids: Sequence[str]) -> bool:
 
 
 def answer_jobs(session: Session, job_ids: Sequence[str], outcome: Outcome) -> None:
-    """Store the outcome of a run as the answer to its jobs, and announce it once, even if the task is retried."""
+    """Store the outcome of a run as the answer to its jobs, and announce it once, even if the task is retried.
+
+    Each job gets what concerns its documents; a hand-over has none, and gets all.
+    """
     decision = col(Job.outcome)["decision"].as_string()
     is_new = or_(UNANSWERED, decision != outcome.decision)
     query = select(Job.id).where(col(Job.id).in_(job_ids), is_new).order_by(col(Job.number))
     changed = session.exec(query).all()
-    session.exec(update(Job).where(col(Job.id).in_(job_ids)).values(outcome=outcome))
+    for job_id, document_ids in list_documents_by_job(session, job_ids).items():
+        answer = outcome.restrict(document_ids) if document_ids else outcome
+        session.exec(update(Job).where(col(Job.id) == job_id).values(outcome=answer))
     announce_run(session, changed, outcome)
 
 

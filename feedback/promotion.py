@@ -7,7 +7,7 @@ from math import comb
 from embeddinggemma_feasibility.calibration import Reliability
 from embeddinggemma_feasibility.evaluation import LabelledValue, Predictions, evaluate, find_mistakes
 from feedback.training_set import TrainingSet
-from registry.outcome import Decision, DocumentChange, Effect, ModelScores
+from registry.outcome import Corrections, Decision, DocumentChange, Effect, ModelScores
 
 _CHANCE, _CHANCE_FOR_SUSPECTS = 0.01, 0.3
 _ENOUGH_MEASURED = 5
@@ -129,12 +129,12 @@ def _describe_effect(
         DocumentChange(document_id=place[0], type=place[1], improved=improved[place], worsened=worsened[place])
         for place in sorted(improved | worsened)
     ]
-    reproduced, others = len(before - after), len({change.document_id for change in changes})
-    summary = f"{reproduced} of {len(before)} corrected values are read right now"
-    if changes:
-        documents = f"{others} other document{'s' * (others != 1)}"
-        summary += f"; in {documents}, {len(won)} became right and {len(lost)} wrong"
-    return Effect(summary=f"{summary}.", corrections=len(before), reproduced=reproduced, changes=changes)
+    corrected, reproduced = (Counter(value.document_id for value in values) for values in (before, before - after))
+    by_document = {
+        document_id: Corrections(corrections=count, reproduced=reproduced[document_id])
+        for document_id, count in sorted(corrected.items())
+    }
+    return Effect.summarise(by_document, changes)
 
 
 def _score_model(

@@ -1,5 +1,6 @@
 """What a run decided and why: the answer to its jobs."""
 
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 from pydantic import AliasChoices, BaseModel, Field
@@ -59,15 +60,45 @@ class DocumentChange(BaseModel):
     worsened: int = Field(description="Values that only the champion reads right")
 
 
+class Corrections(BaseModel):
+    """What became of the corrections in one document."""
+
+    corrections: int = Field(description="Values that the champion reads otherwise than the annotations say")
+    reproduced: int = Field(description="How many of these the new version reads as they say")
+
+
 class Effect(BaseModel):
-    """What the corrections of a run did."""
+    """What the corrections in some documents did, and what the run changed in others."""
 
     summary: str = Field(description="All of this in one sentence")
-    corrections: int = Field(description="Values that the champion reads otherwise than this run's annotations say")
+    corrections: int = Field(description="Values that the champion reads otherwise than the annotations say")
     reproduced: int = Field(description="How many of these the new version reads as they say")
+    by_document: dict[str, Corrections] = Field(
+        default_factory=dict, description="The same for each corrected document"
+    )
     changes: list[DocumentChange] = Field(
         description="In other reviewed documents, at most twenty, each read by a part of a model that has not seen it"
     )
+
+    @classmethod
+    def summarise(cls, by_document: Mapping[str, Corrections], changes: list[DocumentChange]) -> "Effect":
+        """Return the effect with its sums and its sentence."""
+        corrections, reproduced = (
+            sum(getattr(each, name) for each in by_document.values()) for name in ("corrections", "reproduced")
+        )
+        summary = f"{reproduced} of {corrections} corrected values are read right now"
+        if changes:
+            others = len({change.document_id for change in changes})
+            improved, worsened = (sum(getattr(each, name) for each in changes) for name in ("improved", "worsened"))
+            documents = f"{others} other document{'s' * (others != 1)}"
+            summary += f"; in {documents}, {improved} became right and {worsened} wrong"
+        return cls(
+            summary=f"{summary}.",
+            corrections=corrections,
+            reproduced=reproduced,
+            by_document=dict(by_document),
+            changes=changes,
+        )
 
 
 class Outcome(BaseModel):
@@ -83,5 +114,14 @@ class Outcome(BaseModel):
     challenger: ModelScores | None = Field(None, description="The version made by this run; null if none was trained")
     champion: ModelScores | None = Field(None, description="The version served before; null before the first")
     effect: Effect | None = Field(None, description="What the corrections did; null if no version was made")
-    training_documents: list[str] = Field(default_factory=list, description="Documents from which this run learned")
+    training_documents: list[str] = Field(default_factory=list, description="Documents of the job that the run learned")
     mlflow_run_id: str | None = None
+
+    def restrict(self, document_ids: Collection[str]) -> "Outcome":
+        """Return the answer to a job with these documents, of a run that learned others, too."""
+        effect = self.effect
+        if effect:
+            own = {document_id: of for document_id, of in effect.by_document.items() if document_id in document_ids}
+            effect = Effect.summarise(own, effect.changes)
+        learned = [document_id for document_id in self.training_documents if document_id in document_ids]
+        return self.model_copy(update={"effect": effect, "training_documents": learned})

@@ -19,7 +19,7 @@ from feedback.claiming import (
     store_launched_run,
 )
 from feedback.consolidation import Candidate, add_consolidation
-from registry.outcome import Decision, Outcome
+from registry.outcome import Corrections, Decision, DocumentChange, Effect, Outcome
 from tests.feedback.jobs import add_feedback, find_waiting_job, outcome
 
 
@@ -219,3 +219,22 @@ def test_job_refused_together_with_others_tells_so_and_is_claimed_by_no_other_fe
     assert waiting.last_failure == "Refused together with 1 other jobs, so each part is tried alone. Worse."
     assert [job.id for job in claim_jobs(session, "run-2", fresh)] == [fresh]
     assert [job.id for job in claim_jobs(session, "run-3", refused[1])] == [refused[1]]
+
+
+def test_each_job_of_a_run_is_told_what_its_own_corrections_did(session: Session) -> None:
+    jobs = [add_feedback(session, name) for name in "ab"]
+    by_document = {
+        document_id: Corrections(corrections=3, reproduced=number) for number, (_, document_id) in enumerate(jobs, 1)
+    }
+    changes = [DocumentChange(document_id="c", type="party", improved=1, worsened=0)]
+    learned = [document_id for _, document_id in jobs]
+    update = {"effect": Effect.summarise(by_document, changes), "training_documents": learned}
+    answer_jobs(session, [job.id for job, _ in jobs], outcome().model_copy(update=update))
+    session.expire_all()
+    for number, (job, document_id) in enumerate(jobs, 1):
+        assert job.outcome
+        assert job.outcome.effect
+        assert job.outcome.effect.summary == (
+            f"{number} of 3 corrected values are read right now; in 1 other document, 1 became right and 0 wrong."
+        )
+        assert job.outcome.training_documents == [document_id]

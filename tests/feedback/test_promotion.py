@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity, Span
@@ -5,7 +7,7 @@ from embeddinggemma_feasibility.evaluation import Evaluation, Score
 from embeddinggemma_feasibility.halves import half_of
 from feedback.promotion import Comparison, Contestant, compare_models, decide
 from feedback.training_set import TrainingSet
-from registry.outcome import Decision, ModelScores
+from registry.outcome import Corrections, Decision, ModelScores
 
 TEXT = "Acme Ltd pays Bell. ACME, Ltd!"
 OTHER_HALF = next(text for text in (f"{TEXT} {number}" for number in range(99)) if half_of(text) != half_of(TEXT))
@@ -57,6 +59,7 @@ def test_effect_counts_the_corrections_and_what_changed_elsewhere() -> None:
     effect = compare_models(training_set, champion, challenger).effect
     assert effect
     assert (effect.corrections, effect.reproduced) == (3, 2)
+    assert effect.by_document == {"d": Corrections(corrections=3, reproduced=2)}
     assert [(change.document_id, change.type, change.improved, change.worsened) for change in effect.changes] == [
         ("m0", "party", 1, 2), ("m1", "party", 1, 2),
     ]  # fmt: skip
@@ -107,6 +110,14 @@ def test_challenger_is_promoted_unless_worse_by_more_than_chance(
     assert decided == decision
     assert f"value F1 {challenger / 10:.3f}, version 3 0.500, on 5 documents that neither has seen" in reason
     assert ("set aside" in reason) == (decision == Decision.NOT_PROMOTED)
+
+
+def test_what_a_person_insists_on_is_promoted_though_it_is_worse() -> None:
+    training_set = dataclasses.replace(build_training_set(5), insisted={"d": "ana"})
+    decided, reason = decide(training_set, Comparison(score(5, "3"), score(1), 40, 0, 0.0))
+    assert (decided, reason.rpartition(". ")[2]) == (Decision.PROMOTED, "ana insisted on the annotations.")
+    with_another = dataclasses.replace(training_set, training=[document("d"), document("e")])
+    assert decide(with_another, Comparison(score(5, "3"), score(1), 40, 0, 0.0))[0] == Decision.NOT_PROMOTED
 
 
 def test_challenger_is_promoted_while_fewer_than_five_documents_measure() -> None:
