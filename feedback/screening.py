@@ -4,7 +4,7 @@ Each document is judged alone and before it is learned, so the others of its run
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import NamedTuple
 
 from sqlmodel import Session
@@ -16,9 +16,7 @@ from feedback.training_set import TrainingSet
 from registry.annotations import count_documents_of_types
 from registry.lessons import list_agreed_spans, list_learned_lessons
 
-_LIKELY = 0.5  # confidence of the values that are compared with the annotations
-_LEAST_UNMARKED, _LARGEST_SHARE_UNMARKED = 3, 3 / 4
-_LEAST_TAKEN_OUT, _LARGEST_SHARE_TAKEN_OUT = 3, 1 / 2
+_LIKELY = 0.5
 _MOST_NAMED = 3  # pairs of types in a sentence
 
 
@@ -39,7 +37,7 @@ def explain_objections(
         found, of_document = unseen[data.document_id], agreed.get(data.document_id, set())
         if objection := find_objection(data, found, of_document):
             objections[data.document_id] = objection
-    read = {each.type for objection in objections.values() for each in objection.unmarked}
+    read = {each.type for objection in objections.values() for each in objection.contradicted}
     documents_of_type = count_documents_of_types(session, read)
     return {
         document_id: describe_objection(objection, version, documents_of_type)
@@ -50,12 +48,12 @@ def explain_objections(
 class Objection(NamedTuple):
     """What speaks against learning a document.
 
-    `unmarked` are the likely values that the champion reads in it and nobody marked, of `likely` ones; `taken_out` are
-    the learned annotations of two reviewers that are not there any more, of `agreed` ones.
+    `contradicted` are values that the champion reads in it, of `read` ones, and that are not marked as it reads them;
+    `taken_out` are learned annotations of two reviewers that are not there any more, of `agreed` ones.
     """
 
-    unmarked: list[Contradiction]
-    likely: int
+    contradicted: list[Contradiction]
+    read: int
     taken_out: list[Span]
     agreed: int
 
@@ -63,18 +61,32 @@ class Objection(NamedTuple):
 def find_objection(data: AnnotationData, found: Sequence[Entity], agreed: Collection[Span]) -> Objection | None:
     """Return what speaks against learning a document, None if nothing does.
 
-    `found` is what a calibrated tagger finds that has not learned from the document: of the values that it finds with a
-    confidence of at least 0.5, at least three, and more than three quarters, are not marked (decision 0017). Of the
-    learned annotations that two reviewers `agreed` on, at least three, and more than half, are taken out.
+    `found` is what a calibrated tagger finds that has not learned from the document. Its values must not be marked as
+    another type: two of them at least, and more than half. Of the values with a confidence of at least 0.5, at least
+    three, and more than three quarters, must not be unmarked. Of the learned annotations that two reviewers `agreed`
+    on, at least three, and more than half, must not be taken out. Decision 0017 has the reasons of these numbers.
     """
     likely = [entity for entity in found if entity.confidence >= _LIKELY]
-    unmarked, likely_count = list(list_unmarked(data, likely)), len(predicted_values(data, likely))
-    if len(unmarked) < _LEAST_UNMARKED or len(unmarked) <= _LARGEST_SHARE_UNMARKED * likely_count:
-        unmarked = []
+    contradicted, read = list(list_unmarked(data, likely)), len(predicted_values(data, likely))
+    if not _are_most(contradicted, 3, 3 / 4, read):
+        contradicted, read = list(_list_retyped(data, found)), len(predicted_values(data, found))
+        if not _are_most(contradicted, 2, 1 / 2, read):
+            contradicted = []
     taken_out = sorted(set(agreed) - set(data.spans))
-    if len(taken_out) < _LEAST_TAKEN_OUT or len(taken_out) <= _LARGEST_SHARE_TAKEN_OUT * len(agreed):
+    if not _are_most(taken_out, 3, 1 / 2, len(agreed)):
         taken_out = []
-    return Objection(unmarked, likely_count, taken_out, len(agreed)) if unmarked or taken_out else None
+    return Objection(contradicted, read, taken_out, len(agreed)) if contradicted or taken_out else None
+
+
+def _are_most(some: Sized, least: int, share: float, count: int) -> bool:
+    return len(some) >= least and len(some) > share * count
+
+
+def _list_retyped(data: AnnotationData, found: Sequence[Entity]) -> Iterator[Contradiction]:
+    """Yield the values that are found and marked as another type only."""
+    for each in list_unmarked(data, found):
+        if each.marked_as and each.type not in each.marked_as:
+            yield each
 
 
 def describe_objection(objection: Objection, version: str, documents_of_type: Mapping[str, int]) -> str:
@@ -82,20 +94,20 @@ def describe_objection(objection: Objection, version: str, documents_of_type: Ma
 
     `documents_of_type` is the number of reviewed documents with annotations of each type.
     """
-    parts = [_describe_pair(*pair, documents_of_type) for pair in _name_pairs(objection.unmarked)]
+    parts = [_describe_pair(*pair, documents_of_type) for pair in _name_pairs(objection.contradicted)]
     if objection.taken_out:
         count, agreed = len(objection.taken_out), objection.agreed
         parts.append(f"it takes out {count} of {agreed} annotations that two reviewers agreed on")
-    if objection.unmarked:
-        count, likely = len(objection.unmarked), objection.likely
-        parts.append(f"{count} of {likely} values that version {version} reads in it are not marked as it reads them")
+    if objection.contradicted:
+        count, read = len(objection.contradicted), objection.read
+        parts.append(f"{count} of {read} values that version {version} reads in it are not marked as it reads them")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _name_pairs(unmarked: Iterable[Contradiction]) -> list[tuple[str, str]]:
+def _name_pairs(contradicted: Iterable[Contradiction]) -> list[tuple[str, str]]:
     """Return the most frequent pairs: what values are marked as, "" for nothing, and what they are read as."""
-    counts = Counter((name, each.type) for each in unmarked for name in each.marked_as or ("",))
+    counts = Counter((name, each.type) for each in contradicted for name in each.marked_as or ("",))
     return [pair for pair, _ in counts.most_common(_MOST_NAMED)]
 
 

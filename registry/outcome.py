@@ -87,6 +87,8 @@ class Effect(BaseModel):
             sum(getattr(each, name) for each in by_document.values()) for name in ("corrections", "reproduced")
         )
         summary = f"{reproduced} of {corrections} corrected values are read right now"
+        if not corrections:
+            summary = "No value needed a correction"
         if changes:
             others = len({change.document_id for change in changes})
             improved, worsened = (sum(getattr(each, name) for each in changes) for name in ("improved", "worsened"))

@@ -66,6 +66,10 @@ def test_effect_counts_the_corrections_and_what_changed_elsewhere() -> None:
     assert effect.summary == (
         "2 of 3 corrected values are read right now; in 2 other documents, 2 became right and 4 wrong."
     )
+    right = find(training_set, "Acme Ltd", "Bell", unseen=())
+    right_already = compare_models(training_set, right, right).effect
+    assert right_already
+    assert right_already.summary == "No value needed a correction."
     nothing_else = compare_models(build_training_set(0), champion, challenger).effect
     assert nothing_else
     assert nothing_else.summary == "2 of 3 corrected values are read right now."

@@ -44,10 +44,22 @@ def test_document_is_set_aside_if_more_than_three_quarters_of_the_likely_values_
     assert find_objection(review(*marked_as_read[:2]), READ, []) is None
     objection = find_objection(review(marked_as_read[0]), READ, [])
     assert objection
-    assert (len(objection.unmarked), objection.likely) == (4, 5)
+    assert (len(objection.contradicted), objection.read) == (4, 5)
     unlikely = [found(entity.value, entity.type, 0.49) for entity in READ]
     assert find_objection(review(), unlikely, []) is None
     assert find_objection(review(), READ[:2], []) is None
+
+
+def test_document_is_set_aside_if_more_than_half_of_what_is_read_is_marked_as_another_type() -> None:
+    unlikely = [found(entity.value, entity.type, 0.2) for entity in READ[:4]]
+    retyped = [span(word, "other") for word in WORDS]
+    assert find_objection(review(*retyped[:2]), unlikely, []) is None
+    objection = find_objection(review(*retyped[:3]), unlikely, [])
+    assert objection
+    assert (len(objection.contradicted), objection.read) == (3, 4)
+    assert find_objection(review(retyped[0]), unlikely[:1], []) is None
+    other_extents = [Span(each.start, each.end - 1, entity.type) for each, entity in zip(retyped, READ, strict=True)]
+    assert find_objection(review(*other_extents), unlikely, []) is None
 
 
 def test_type_that_the_reviewer_did_not_know_speaks_against_nothing() -> None:
