@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
 
 from sqlmodel import Session, col, func, select
@@ -9,7 +10,7 @@ from sqlmodel import Session, col, func, select
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from registry.annotations import get_latest_annotations
 from registry.outcome import LEARNED
-from registry.tables import AuditAction, AuditEntry, Document, Job, JobDocument
+from registry.tables import AuditEntry, Document, Job, JobDocument
 
 _AT_ONCE = 10_000  # SQLite takes 32,766 values in a query
 
@@ -55,7 +56,7 @@ def list_learned_lessons(session: Session, since: int = 0) -> dict[str, str]:
 def list_agreed_spans(session: Session, lessons: Mapping[str, str]) -> dict[str, set[Span]]:
     """Return what at least two reviewers marked of the given learned lessons, by the document's id.
 
-    A reviewer who sent feedback with an annotation of another one agreed to it: the audit log has the earlier name.
+    A reviewer who sent feedback with an annotation of another one agreed to it: the audit log has the names.
     """
     reviewers: dict[tuple[str, Span], set[str | None]] = defaultdict(set)
     decision = col(Job.outcome)["decision"].as_string()
@@ -67,10 +68,10 @@ def list_agreed_spans(session: Session, lessons: Mapping[str, str]) -> dict[str,
             place = row.document_id, Span(each.start, each.end, each.type)
             places[each.id] = place
             reviewers[place].add(each.reviewer)
-    entries = select(AuditEntry).where(col(AuditEntry.document_id).in_(lessons))
-    for entry in session.exec(entries.where(AuditEntry.action == AuditAction.CHANGED)):
-        if entry.before and entry.entity_id in places and not entry.before.keys() & {"type", "start", "end"}:
-            reviewers[places[entry.entity_id]].add(entry.before.get("reviewer"))
+    for entry in session.exec(select(AuditEntry).where(col(AuditEntry.document_id).in_(lessons))):
+        marked, before = places.get(entry.entity_id), entry.before or {}
+        if marked and all(before.get(name, value) == value for name, value in asdict(marked[1]).items()):
+            reviewers[marked].add(before.get("reviewer"))
     agreed = dict[str, set[Span]]()
     for row in rows:
         if row.lesson and lessons[row.document_id] == row.job_id:

@@ -1,5 +1,7 @@
 """Which documents are set aside before they are learned, and what their reviewers are told."""
 
+import dataclasses
+
 from sqlmodel import Session
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity, Span
@@ -8,7 +10,7 @@ from feedback.launcher import Launcher
 from feedback.screening import describe_objection, explain_objections, find_objection
 from feedback.submission import teach_again
 from feedback.training_set import load_training_set
-from registry.annotations import add_annotation, list_annotations, replace_annotations
+from registry.annotations import add_annotation, replace_annotations
 from registry.audit import set_principal
 from registry.documents import list_documents
 from registry.jobs import DocumentState, add_job, list_contradictions, select_documents_in
@@ -100,9 +102,8 @@ def test_annotations_of_two_reviewers_are_agreed_on_even_if_the_second_changed_n
 
     assert object_to_nothing_marked() == {}
     replace_annotations(session, document, spans)
-    session.flush()
-    replace_annotations(session, document, [marked(each.value, reviewer="bruno") for each in spans])
     answer_jobs(session, [add_read_job(session, JobType.FEEDBACK, document.id).id], outcome())
+    replace_annotations(session, document, [marked(each.value, reviewer="bruno") for each in spans])
     reason = "It takes out 3 of 3 annotations that two reviewers agreed on."
     assert object_to_nothing_marked() == {document.id: reason}
 
@@ -130,8 +131,11 @@ def test_what_is_set_aside_is_learned_if_a_person_insists(session: Session, pref
     document = add_document(session)
     add_annotation(session, document, marked("Bell"))
     session.flush()
-    other = add_document(session, "other").id
-    job = add_job(session, JobType.TRAINING_RUN, [document.id, other], "tester")
+    other = add_document(session, "other")
+    for name in ("date", "city", "amount"):
+        add_annotation(session, other, marked("Bell", name))
+    session.flush()
+    job = add_job(session, JobType.TRAINING_RUN, [document.id, other.id], "tester")
     take_lessons(session, [job.id], "run")
     set_aside_documents(session, [job.id], {document.id: "It is wrong."}, "run")
     answer_jobs(session, [job.id], outcome())
@@ -142,6 +146,6 @@ def test_what_is_set_aside_is_learned_if_a_person_insists(session: Session, pref
     training_set = load_training_set(session, [again.id])
     assert [data.document_id for data in training_set.training] == [document.id]
     assert (training_set.insisted, training_set.insisting) == ({document.id: "ana"}, ["ana"])
-    assert list_annotations(session, document.id)
-    read = [Entity(name, "Bell", 22, 26, 1) for name in ("date", "city", "amount")]
-    assert explain_objections(session, training_set, {document.id: read}, "1") == {}
+    read = {document.id: [Entity(name, "Bell", 22, 26, 1) for name in ("date", "city", "amount")]}
+    assert explain_objections(session, training_set, read, "1") == {}
+    assert explain_objections(session, dataclasses.replace(training_set, insisted={}), read, "1")

@@ -203,20 +203,21 @@ def test_what_an_earlier_schema_learned_is_a_lesson_of_the_job_that_taught_it(en
         "INSERT INTO job (id, type, triggered_by, number, created_at, failures, outcome) VALUES"
         " (:id, 'feedback', 'ana', :number, '2026-11-23 11:00:00', 0, :outcome)"
     )
-    decisions = {"learned": "promoted", "refused": "not_promoted"}
+    decisions = [("learned", "promoted"), ("refused", "promoted"), ("refused", "not_promoted")]
     with engine.begin() as connection:
-        for number, (name, decision) in enumerate(decisions.items(), 1):
-            outcome = json.dumps({"decision": decision, "reason": "", "flow_run_id": "run"})
+        for name in ("learned", "refused"):
             connection.execute(text(insert_document), {"id": name})
-            connection.execute(text(insert_job), {"id": f"job {name}", "number": number, "outcome": outcome})
-            ids = {"job": f"job {name}", "document": name}
+        for number, (name, decision) in enumerate(decisions, 1):
+            outcome = json.dumps({"decision": decision, "reason": "", "flow_run_id": "run"})
+            connection.execute(text(insert_job), {"id": f"job {number}", "number": number, "outcome": outcome})
+            ids = {"job": f"job {number}", "document": name}
             connection.execute(text("INSERT INTO jobdocument (job_id, document_id) VALUES (:job, :document)"), ids)
         connection.execute(text(insert_annotation))
     migrate(engine, command.upgrade, "head")
     learned = list_learned_lessons(session)
-    assert learned == {"learned": "job learned"}
+    assert learned == {"learned": "job 1"}
     span = Span(0, 4, "party")
     assert load_lessons(session, learned) == [AnnotationData("learned", "Bell", (span,), frozenset({"party"}))]
-    lesson = session.get_one(JobDocument, ("job learned", "learned")).lesson
+    lesson = session.get_one(JobDocument, ("job 1", "learned")).lesson
     assert lesson
     assert [(each.id, each.revision, each.reviewer) for each in lesson.annotations] == [("a", 3, "ana")]
