@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, false
 from sqlmodel import Session, and_, col, or_, select, update
 
 from feedback.announcements import announce_run
+from feedback.time_limits import utc_now
 from registry.documents import check_documents_exist
 from registry.jobs import UNANSWERED, add_job, get_job
 from registry.outcome import Decision, Outcome
@@ -110,7 +111,7 @@ def release_jobs(session: Session, run_id: str, reason: str) -> Sequence[Job]:
     for job in released:
         if job.failures >= MAX_FAILURES:
             answer = f"{job.failures} runs failed, the last because: {reason}. The annotations are kept."
-            job.outcome = Outcome(decision=Decision.FAILED, reason=answer, flow_run_id=run_id)
+            job.outcome = Outcome(decision=Decision.FAILED, reason=answer, flow_run_id=run_id, decided_at=utc_now())
             session.add(job)
     session.flush()
     return released
@@ -136,7 +137,7 @@ def split_jobs(session: Session, job_ids: Sequence[str], reason: str) -> None:
 def cancel_jobs(session: Session, run_id: str) -> None:
     """Answer the jobs of a run that was cancelled in Prefect; if it is retried there, it claims them again."""
     reason = "The run was cancelled in Prefect. The annotations are kept: send the feedback again to learn from them."
-    outcome = Outcome(decision=Decision.CANCELLED, reason=reason, flow_run_id=run_id)
+    outcome = Outcome(decision=Decision.CANCELLED, reason=reason, flow_run_id=run_id, decided_at=utc_now())
     session.exec(update(Job).where(*_unanswered_by(run_id)).values(outcome=outcome, claiming_run_id=run_id))
 
 
