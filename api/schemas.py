@@ -1,6 +1,7 @@
 """The bodies of requests and responses."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, model_validator
@@ -175,6 +176,20 @@ class JobDetail(JobResponse):
     outcome: Outcome | None = Field(
         description="The decision, the new version and its scores beside the champion's; null until the end"
     )
+
+
+class EndReason(StrEnum):
+    """Why a stream of events ends."""
+
+    ANSWERED = "answered"
+    DELETED = "deleted"
+    REVOKED = "revoked"
+
+
+class EndOfEvents(BaseModel):
+    """The data of the last event of a stream."""
+
+    reason: EndReason = Field(description="`revoked` is the key, the others are the job")
 
 
 class AnnotationOfVersion(BaseModel):
