@@ -13,7 +13,6 @@ from fastapi import HTTPException, Request, params
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
-from fastapi.sse import EventSourceResponse
 from sqlmodel import Session
 from starlette.types import Message, Receive, Send
 from starlette.types import Scope as ASGIScope
@@ -86,7 +85,7 @@ class GuardedRoute(APIRoute):
         limited = _limit_body(request, *_get_limits(services.settings, has_form))
         kind = "upload" if has_form else "read" if scope["method"] == "GET" else "change"
         async with AsyncExitStack() as held:
-            if self.response_class is EventSourceResponse:
+            if self.is_sse_stream:
                 held.enter_context(services.stream_limit.take(caller.key_id))
             else:
                 await held.enter_async_context(services.caller_slots[caller.key_id, kind])

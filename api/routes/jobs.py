@@ -58,12 +58,18 @@ def read_job(job_id: Text, session: SessionDep, services: ServicesDep, _: Reader
     return _read_detail(job_id, session, services)
 
 
+class _Events(EventSourceResponse):
+    """Server-sent events; FastAPI documents errors with the media type of this class, and they are JSON."""
+
+    media_type = "application/json"
+
+
 async def _get_watcher(request: Request) -> JobWatcher:
     watcher: JobWatcher = request.app.state.job_watcher
     return watcher
 
 
-@router.get("/jobs/{job_id}/events", response_class=EventSourceResponse, responses=document_errors(404))
+@router.get("/jobs/{job_id}/events", response_class=_Events, responses=document_errors(404))
 async def read_job_events(
     first: Annotated[JobDetail, Depends(_read_detail)],
     caller: ReaderDep,
