@@ -1,3 +1,5 @@
+from itertools import permutations
+
 from sqlmodel import Session, select
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
@@ -5,6 +7,7 @@ from embeddinggemma_feasibility.halves import half_of
 from feedback.claiming import answer_jobs
 from feedback.training_set import TrainingSet, load_training_set
 from registry.annotations import add_annotation, replace_annotations
+from registry.lessons import load_lessons
 from registry.outcome import Decision
 from registry.tables import JobDocument, JobType
 from tests.feedback.jobs import add_feedback, add_read_job, outcome
@@ -60,3 +63,10 @@ def test_documents_measured_are_replayed_ones_of_the_half_whose_blind_tagger_cha
         assert training_set.measured == halves[1 - half][:20]
     both = TrainingSet([], [halves[0][0], halves[1][0]], documents, 60, {})
     assert both.measured == documents[:20]
+
+
+def test_lessons_are_loaded_in_the_given_order_without_those_of_deleted_documents(session: Session) -> None:
+    jobs = {document_id: job.id for job, document_id in (add_feedback(session, name) for name in "abc")}
+    for order in permutations(jobs):
+        lessons = {document_id: jobs[document_id] for document_id in order} | {"deleted": "a job"}
+        assert [data.document_id for data in load_lessons(session, lessons)] == list(order)
