@@ -11,9 +11,10 @@ from prefect.client.orchestration import get_client
 
 from api.documentation import add_documentation
 from api.errors import add_error_handlers, document_errors
+from api.job_watcher import JobWatcher
 from api.loopback import LoopbackGuard
 from api.routes import annotations, audit, documents, feedback, health, jobs, models, system_status, webhooks
-from api.services import RequestLimit, Services
+from api.services import RequestLimit, Services, StreamLimit
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits
@@ -25,6 +26,8 @@ from registry.encoding_queue import EncodingQueue
 from registry.models import ModelRegistry
 from registry.served_model import ServedModel
 from registry.settings import Settings, get_settings
+
+_MOST_STREAMS_OF_KEY, _MOST_STREAMS = 100, 500  # of events, in this process
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -70,17 +73,20 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             launcher=launcher,
             request_limit=RequestLimit(settings.requests_per_minute, "with this key"),
             refusal_limit=RequestLimit(settings.refusals_per_minute, "without a valid key from this address"),
+            stream_limit=StreamLimit(_MOST_STREAMS_OF_KEY, _MOST_STREAMS),
             request_slots=Semaphore(MAX_CONNECTIONS),
             reading_slots=Semaphore(cores),
             caller_slots=defaultdict(lambda: Semaphore(MAX_CONNECTIONS // 5)),
             caller_reading_slots=defaultdict(lambda: Semaphore(max(1, cores - 1))),
         )
+        app.state.job_watcher = JobWatcher(app.state.services)
         launcher.start()
         encoding.start()
         sender.start()
         try:
             yield
         finally:
+            app.state.job_watcher.close()
             sender.stop()
             encoding.stop()
             launcher.stop()

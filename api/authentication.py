@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -71,7 +71,7 @@ class GuardedRoute(APIRoute):
     The caller needs the scopes of the endpoint's `Security` parameters. A body may be as large as an upload; one of
     JSON may have `max_json_bytes` and `max_json_values`. Of one key, only so many uploads, other changes and reads are
     received, processed and answered at once; the others wait unread, so that no key takes all threads, connections
-    and memory.
+    and memory. Streams of events last for minutes: they are counted instead, and refused above a limit.
     """
 
     async def handle(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -84,7 +84,11 @@ class GuardedRoute(APIRoute):
         has_form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
         limited = _limit_body(request, *_get_limits(services.settings, has_form))
         kind = "upload" if has_form else "read" if scope["method"] == "GET" else "change"
-        async with services.caller_slots[caller.key_id, kind]:
+        async with AsyncExitStack() as held:
+            if self.is_sse_stream:
+                held.enter_context(services.stream_limit.take(caller.key_id))
+            else:
+                await held.enter_async_context(services.caller_slots[caller.key_id, kind])
             await super().handle(scope, limited, send)
 
 

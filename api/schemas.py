@@ -1,6 +1,7 @@
 """The bodies of requests and responses."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, model_validator
@@ -8,8 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, mode
 from feedback.job_state import JobStatus
 from intake.location import Location
 from registry.jobs import MOST_DOCUMENTS
-from registry.models import Lineage, ModelVersion
-from registry.outcome import Outcome
+from registry.lineage import Origin
+from registry.models import ModelVersion
+from registry.outcome import Decision, Outcome
 from registry.settings import MOST_ANNOTATIONS
 from registry.tables import AnnotationStatus, AuditAction, DocumentBase, EventType, JobType
 from registry.text_types import EntityType, Note, PersonName, Text, Value
@@ -180,10 +182,75 @@ class JobDetail(JobResponse):
     )
 
 
-class ModelDetail(ModelVersion):
-    """A version with the annotations it was trained on."""
+class EndReason(StrEnum):
+    """Why a stream of events ends."""
 
-    lineage: Lineage
+    ANSWERED = "answered"
+    DELETED = "deleted"
+    REVOKED = "revoked"
+
+
+class EndOfEvents(BaseModel):
+    """The data of the last event of a stream."""
+
+    reason: EndReason = Field(description="`revoked` is the key, the others are the job")
+
+
+class AnnotationOfVersion(BaseModel):
+    """An annotation as a version learned it; id, revision and reviewer are null in versions of earlier releases."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str | None = None
+    type: str
+    start: int
+    end: int
+    revision: int | None = None
+    reviewer: str | None = None
+
+
+class LineageDetail(Origin):
+    """What a version was made from: annotations by the ids of their documents, in the order of the training.
+
+    Documents that were deleted since are left out. Of a refused batch, whose jobs were tried again in parts, these are
+    the annotations as the last try read them.
+    """
+
+    training: dict[str, list[AnnotationOfVersion]] = Field(
+        description="One page of the documents that it learned; of a consolidation, of all from which it chose"
+    )
+    training_total: int = Field(description="The number of these documents")
+    replay: dict[str, list[AnnotationOfVersion]] = Field(description="Earlier documents that it learned again")
+
+
+class ModelDetail(ModelVersion):
+    """A version with what it was made from."""
+
+    lineage: LineageDetail
+
+
+class VersionOfAnnotation(BaseModel):
+    """A version that learned an annotation."""
+
+    version: str
+    revision: int = Field(description="The annotation's, as it was learned")
+    reviewer: str | None
+    job_id: str = Field(description="The job that taught it")
+    decision: Decision
+    learned_at: datetime | None = Field(description="When the version was compared; null in earlier releases")
+    is_live: bool = Field(
+        description="Whether the version that is served now is this one or comes from it, and still counts on the "
+        "annotation: the document's last lesson has it, too"
+    )
+
+
+class VersionsOfAnnotation(BaseModel):
+    """The versions whose own jobs taught an annotation, newest first."""
+
+    live_since: datetime | None = Field(
+        description="When the first of the live versions learned it; null if none is live, or if that is unknown"
+    )
+    versions: list[VersionOfAnnotation]
 
 
 class PromotionRequest(RequestBody):

@@ -1,7 +1,9 @@
 """What exists as long as the service runs."""
 
 from asyncio import Semaphore
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from limits import RateLimitItemPerMinute
@@ -33,6 +35,31 @@ class RequestLimit:
             raise TooManyError(f"More than {self._limit.amount} requests a minute {self._kind}: wait a minute")
 
 
+class StreamLimit:
+    """Counts the open streams of events in this process; `most_of_key` and `most` bound those of a key and all."""
+
+    def __init__(self, most_of_key: int, most: int) -> None:
+        self._most_of_key, self._most = most_of_key, most
+        self._open = Counter[str]()
+
+    @contextmanager
+    def take(self, key_id: str) -> Iterator[None]:
+        """Count a stream in this block; raises TooManyError above the limit."""
+        for count, most, kind in (
+            (self._open[key_id], self._most_of_key, " with this key"),
+            (self._open.total(), self._most, ""),
+        ):
+            if count >= most:
+                full = f"{most} streams of events are open{kind}, and no more may be"
+                raise TooManyError(f"{full}: close some, or ask GET /jobs/{{id}} now and then")
+        self._open[key_id] += 1
+        try:
+            yield
+        finally:
+            self._open[key_id] -= 1
+            self._open += Counter()  # drops the keys without a stream
+
+
 @dataclass(frozen=True)
 class Services:
     """The parts of the service."""
@@ -48,6 +75,7 @@ class Services:
     launcher: Launcher
     request_limit: RequestLimit
     refusal_limit: RequestLimit
+    stream_limit: StreamLimit
     request_slots: Semaphore
     reading_slots: Semaphore
     caller_slots: Mapping[tuple[str, str], Semaphore]

@@ -9,7 +9,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Annotated
 
 import httpx
 import typer
-import uvicorn
 from sqlmodel import Session
 
 from api.loopback import is_loopback
@@ -65,7 +64,14 @@ def api(
     with _open_database() as session:
         if not is_loopback(host) and not has_keys(session):
             raise UsageError(f"Make a key before listening on {host}: contract-feedback add-key NAME")
-    uvicorn.run("api.app:create_app", factory=True, host=host, port=port, log_level="warning")
+    from api.app import create_app  # noqa: PLC0415  (the module's docstring)
+    from api.server import Server  # noqa: PLC0415
+
+    server = Server(create_app(), host=host, port=port, log_level="warning")
+    with suppress(KeyboardInterrupt):  # uvicorn raises it after it has shut down
+        server.run()
+    if not server.started:
+        raise typer.Exit(1)
 
 
 @app.command("add-key")

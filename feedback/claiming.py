@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, false
 from sqlmodel import Session, and_, col, or_, select, update
 
 from feedback.announcements import announce_run
+from feedback.time_limits import utc_now
 from registry.documents import check_documents_exist
 from registry.jobs import UNANSWERED, add_job, get_job, list_documents_by_job
 from registry.outcome import Decision, Outcome
@@ -114,7 +115,10 @@ def set_aside_documents(session: Session, job_ids: Sequence[str], reasons: Mappi
     for job_id, reason in reason_of_job.items():
         if job_id not in remaining:
             outcome = Outcome(
-                decision=Decision.NOT_PROMOTED, reason=f"Set aside: {reason} {_HOW_TO_GO_ON}", flow_run_id=run_id
+                decision=Decision.NOT_PROMOTED,
+                reason=f"Set aside: {reason} {_HOW_TO_GO_ON}",
+                flow_run_id=run_id,
+                decided_at=utc_now(),
             )
             answer_jobs(session, [job_id], outcome)
     return [job_id for job_id in job_ids if job_id in remaining or job_id not in reason_of_job]
@@ -138,7 +142,7 @@ def release_jobs(session: Session, run_id: str, reason: str) -> Sequence[Job]:
     for job in released:
         if job.failures >= MAX_FAILURES:
             answer = f"{job.failures} runs failed, the last because: {reason}. The annotations are kept."
-            job.outcome = Outcome(decision=Decision.FAILED, reason=answer, flow_run_id=run_id)
+            job.outcome = Outcome(decision=Decision.FAILED, reason=answer, flow_run_id=run_id, decided_at=utc_now())
             session.add(job)
     session.flush()
     return released
@@ -164,7 +168,7 @@ def split_jobs(session: Session, job_ids: Sequence[str], reason: str) -> None:
 def cancel_jobs(session: Session, run_id: str) -> None:
     """Answer the jobs of a run that was cancelled in Prefect; if it is retried there, it claims them again."""
     reason = "The run was cancelled in Prefect. The annotations are kept: send the feedback again to learn from them."
-    outcome = Outcome(decision=Decision.CANCELLED, reason=reason, flow_run_id=run_id)
+    outcome = Outcome(decision=Decision.CANCELLED, reason=reason, flow_run_id=run_id, decided_at=utc_now())
     session.exec(update(Job).where(*_unanswered_by(run_id)).values(outcome=outcome, claiming_run_id=run_id))
 
 

@@ -3,12 +3,10 @@
 from sqlmodel import Session, col, select
 
 from feedback.announcements import announce_jobs, announce_promotion
+from feedback.versions import DECISION, FROM, MADE, find_newest_promoted, trace
 from registry.outcome import Decision
 from registry.tables import Job
 
-_DECISION = col(Job.outcome)["decision"].as_string()
-_MADE = col(Job.outcome)["challenger"]["version"].as_string()
-_FROM = col(Job.outcome)["champion"]["version"].as_string()
 _BEFORE = " Before: "
 
 
@@ -27,8 +25,7 @@ def follow_promotion(session: Session, version: str, by: str, champion: str | No
 
 def notice_promotion(session: Session, champion: str | None) -> list[str]:
     """Follow a promotion that somebody made in MLflow, by moving the alias; return the ids of the jobs set aside."""
-    promoted = select(_MADE).where(_DECISION == Decision.PROMOTED, _MADE.is_not(None))
-    latest = session.exec(promoted.order_by(col(Job.number).desc()).limit(1)).first()
+    latest = find_newest_promoted(session)
     if champion is None or champion == latest:
         return []
     set_aside, brought_back = _change_jobs(session, champion, "somebody in MLflow")
@@ -39,16 +36,12 @@ def notice_promotion(session: Session, champion: str | None) -> list[str]:
 
 def _change_jobs(session: Session, version: str, by: str) -> tuple[list[str], list[str]]:
     """Return the ids of the jobs that are set aside, and of those that count as learned again."""
-    query = select(Job.id, _MADE, _FROM, _DECISION).where(_MADE.is_not(None)).order_by(col(Job.number))
+    query = select(Job.id, MADE, FROM, DECISION).where(MADE.is_not(None)).order_by(col(Job.number))
     jobs = session.exec(query).all()
     parents = {made: parent for _, made, parent, _ in jobs}
     if version not in parents:
         return [], []
-    learned: set[str] = set()
-    origin: str | None = version
-    while origin and origin not in learned:
-        learned.add(origin)
-        origin = parents.get(origin)
+    learned = trace(version, parents)
     set_aside = {job_id: made for job_id, made, _, old in jobs if made not in learned and old == Decision.PROMOTED}
     for job_id in set_aside:
         again = "To learn it again, send the feedback again or POST /jobs/{job_id}/teach."

@@ -99,7 +99,7 @@ def teach_again(session: Session, launcher: Launcher, job: Job, triggered_by: st
     Raises ConflictError for a job without such documents.
     """
     decision = job.outcome.decision if job.outcome else None
-    document_ids: Sequence[str] = list(list_contradictions(session, job.id))
+    document_ids: Sequence[str] = list(list_contradictions(session, [job.id])[job.id])
     if decision in {None, Decision.PROMOTED, Decision.NOT_TRAINED} and not document_ids:
         raise ConflictError(f"Job {job.id} is not set aside: it waits, or what it was to teach is learned")
     is_contradicted = bool(document_ids) or decision == Decision.NOT_PROMOTED

@@ -1,5 +1,6 @@
 """What one run works on: the documents it learns from, those it replays, and those that measure both models."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sqlmodel import Session, col, select
@@ -20,15 +21,17 @@ _MAX_MEASURED = 20  # both models extract each, so this bounds the time of a run
 class TrainingSet:
     """The jobs a run has claimed and the documents it needs; every list but `training` is bounded.
 
-    `replay` stands for all `earlier_count` documents that were learned before. With a `candidate`, the run hands over a
-    consolidation, and `training` holds the documents learned meanwhile. The jobs are suspected if runs failed on them,
-    or a larger batch with them was refused. `insisted` names who insists on learning a document, by its id.
+    `replay` stands for all `earlier_count` documents that were learned before. `lessons` holds, for each document of
+    both, the job that teaches it. With a `candidate`, the run hands over a consolidation, and `training` holds the
+    documents learned meanwhile. The jobs are suspected if runs failed on them, or a larger batch with them was refused.
+    `insisted` names who insists on learning a document, by its id.
     """
 
     job_ids: list[str]
     training: list[AnnotationData]
     replay: list[AnnotationData]
     earlier_count: int
+    lessons: Mapping[str, str]
     candidate: Candidate | None = None
     is_suspected: bool = False
     insisted: dict[str, str] = field(default_factory=dict)
@@ -56,12 +59,14 @@ def load_training_set(session: Session, job_ids: list[str]) -> TrainingSet:
     training = list_lessons(session, job_ids)
     if candidate:
         training = list_learned_lessons(session, since=candidate.snapshot)
-    replay = choose_replay_documents(list(learned), training, TrainingConfig().replay_documents)
+    chosen = choose_replay_documents(list(learned), training, TrainingConfig().replay_documents)
+    replay = {document_id: learned[document_id] for document_id in chosen}
     return TrainingSet(
         job_ids=job_ids,
         training=load_lessons(session, training),
-        replay=load_lessons(session, {document_id: learned[document_id] for document_id in replay}),
+        replay=load_lessons(session, replay),
         earlier_count=len(learned.keys() - training.keys()),
+        lessons={**training, **replay},
         candidate=candidate,
         is_suspected=are_suspected(session, job_ids),
         insisted=_list_insisted(session, job_ids),

@@ -1,5 +1,6 @@
 """The flow that fits a model anew on everything learned, in the background, and hands it over to a run on feedback."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prefect import flow, runtime
@@ -21,16 +22,26 @@ from registry.database import open_session
 from registry.errors import UnavailableError
 from registry.jobs import count_waiting_jobs, get_snapshot
 from registry.lessons import list_learned_lessons, load_lessons
+from registry.lineage import Lineage
 from registry.models import ModelRegistry
 from registry.settings import get_settings
 
 
 @dataclass(frozen=True)
 class Learned:
-    """All learned documents, read after `snapshot` was taken."""
+    """All learned documents, read after `snapshot` was taken; `lessons` has the job that teaches each."""
 
     snapshot: int
     documents: list[AnnotationData]
+    lessons: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The champion, whose adapter may be kept."""
+
+    version: str
+    trained: TrainedModel
 
 
 @flow(name="consolidate")
@@ -47,8 +58,9 @@ def consolidate() -> State[None]:
         learned = load_learned()
         if not learned.documents:
             return Completed(message="No document was learned yet: there is nothing to consolidate")
-        fitted = fit(learned, load_champion(), feedback_first, progress)
-        candidate = save_candidate(flow_run_id, learned, fitted)
+        champion = load_champion()
+        fitted = fit(learned, champion, feedback_first, progress)
+        candidate = save_candidate(flow_run_id, learned, champion, fitted)
     job_id = hand_over(flow_run_id, candidate)
     report(candidate, job_id)
     if fitted:
@@ -69,20 +81,21 @@ def load_learned() -> Learned:
     """Load all that was learned."""
     with open_session(get_settings()) as session:
         snapshot = get_snapshot(session)
-        return Learned(snapshot, load_lessons(session, list_learned_lessons(session)))
+        lessons = list_learned_lessons(session)
+        return Learned(snapshot, load_lessons(session, lessons), lessons)
 
 
 @task_with_neighbours
-def load_champion() -> TrainedModel | None:
-    """Load the champion, whose adapter may be kept."""
+def load_champion() -> Champion | None:
+    """Load the champion."""
     registry = ModelRegistry(get_settings())
     version = registry.find_champion()
-    return registry.load_model(version) if version else None
+    return Champion(version, registry.load_model(version)) if version else None
 
 
 @computing_task
 def fit(
-    learned: Learned, champion: TrainedModel | None, feedback_first: FeedbackFirst, progress: Progress
+    learned: Learned, champion: Champion | None, feedback_first: FeedbackFirst, progress: Progress
 ) -> FineTuningResult:
     """Fit a model from nothing, and pause while feedback waits."""
 
@@ -93,11 +106,14 @@ def fit(
     encoder = load_encoder(get_settings().encoder)
     nn.Module.to(encoder.model, choose_device(get_settings().device))
     cache = build_representation_cache(get_settings())
-    return consolidate_model(learned.documents, champion, encoder, cache=cache, on_progress=on_progress)
+    trained = champion.trained if champion else None
+    return consolidate_model(learned.documents, trained, encoder, cache=cache, on_progress=on_progress)
 
 
 @task_with_neighbours
-def save_candidate(flow_run_id: str, learned: Learned, fitted: FineTuningResult) -> Candidate:
+def save_candidate(
+    flow_run_id: str, learned: Learned, champion: Champion | None, fitted: FineTuningResult
+) -> Candidate:
     """Store the fitted model in MLflow, so that no retry fits again."""
     count, all_count, types = len(fitted.learned), len(learned.documents), len(fitted.model.served.types)
     documents = f"{count} of {all_count} documents" if count < all_count else f"{count} document{'s' * (count != 1)}"
@@ -105,7 +121,12 @@ def save_candidate(flow_run_id: str, learned: Learned, fitted: FineTuningResult)
         f"Consolidation: fitted from nothing on {documents} "
         f"with {types} type{'s' * (types != 1)} in {fitted.seconds:.0f} s."
     )
-    run_id = ModelRegistry(get_settings()).save_candidate(flow_run_id, fitted, learned.snapshot, description)
+    lineage = Lineage(
+        training={data.document_id: learned.lessons[data.document_id] for data in learned.documents},
+        replay={},
+        adapter_version=champion.version if champion else None,
+    )
+    run_id = ModelRegistry(get_settings()).save_candidate(flow_run_id, fitted, lineage, learned.snapshot, description)
     return Candidate(run_id, learned.snapshot, description)
 
 

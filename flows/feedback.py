@@ -25,12 +25,14 @@ from feedback.consolidation import Candidate, describe_handover
 from feedback.promotion import Comparison, Contestant, compare_models, decide, get_served
 from feedback.rollback import notice_promotion
 from feedback.screening import explain_objections
+from feedback.time_limits import utc_now
 from feedback.training_set import TrainingSet, load_training_set
 from flows.artifacts import Progress, publish_report, publish_set_aside
 from flows.task_types import computing_task, task_with_neighbours
 from registry.cache import build_representation_cache
 from registry.database import open_session
 from registry.lessons import take_lessons
+from registry.lineage import Lineage
 from registry.models import ModelRegistry
 from registry.outcome import Decision, Outcome
 from registry.settings import get_settings
@@ -167,7 +169,7 @@ def fine_tune(training_set: TrainingSet, start: Model | None, progress: Progress
 @task_with_neighbours
 def answer_failed(flow_run_id: str, training_set: TrainingSet, reason: str) -> None:
     """Answer the jobs with a failure that every further run would repeat."""
-    outcome = Outcome(decision=Decision.FAILED, reason=reason, flow_run_id=flow_run_id)
+    outcome = Outcome(decision=Decision.FAILED, reason=reason, flow_run_id=flow_run_id, decided_at=utc_now())
     with open_session(get_settings()) as session:
         answer_jobs(session, training_set.job_ids, outcome)
 
@@ -175,9 +177,15 @@ def answer_failed(flow_run_id: str, training_set: TrainingSet, reason: str) -> N
 @task_with_neighbours
 def save_challenger(flow_run_id: str, training_set: TrainingSet, start: Model | None, tuned: FineTuningResult) -> Model:
     """Store the fine-tuned model in MLflow, so that no retry trains again."""
-    parent = start.version if start else None
-    registry = ModelRegistry(get_settings())
-    run_id = registry.save_challenger(flow_run_id, tuned, training_set.replay, parent)
+    lessons = training_set.lessons
+    lineage = Lineage(
+        training={data.document_id: lessons[data.document_id] for data in training_set.training},
+        replay={data.document_id: lessons[data.document_id] for data in training_set.replay},
+        earlier_count=training_set.earlier_count,
+        parent_version=start.version if start else None,
+        candidate_run_id=start.mlflow_run_id if start else None,
+    )
+    run_id = ModelRegistry(get_settings()).save_challenger(flow_run_id, tuned, lineage)
     return Model(tuned.model, mlflow_run_id=run_id)
 
 
@@ -207,6 +215,7 @@ def register(flow_run_id: str, training_set: TrainingSet, challenger: Model | No
         decision=decision,
         reason=reason,
         flow_run_id=flow_run_id,
+        decided_at=utc_now(),
         champion=comparison.champion,
         challenger=comparison.challenger,
         effect=comparison.effect,

@@ -32,6 +32,12 @@ def list_entries(
     return page, session.exec(count).one()
 
 
+def find_annotated_document(session: Session, annotation_id: str) -> str | None:
+    """Return the document of an annotation, though it may be deleted; None for an unknown annotation."""
+    query = select(AuditEntry.document_id).where(AuditEntry.entity_id == annotation_id, _OF_ANNOTATIONS)
+    return session.exec(query.limit(1)).first()
+
+
 def record_promotion(session: Session, version: str, champion: str | None, reason: str | None) -> None:
     """Record that the session's principal makes a version of the model the champion, instead of `champion`."""
     session.add(

@@ -67,10 +67,13 @@ def list_job_documents(session: Session, job_ids: Sequence[str]) -> Sequence[str
     return list(dict.fromkeys(session.exec(query.order_by(col(Document.created_at))).all()))
 
 
-def list_contradictions(session: Session, job_id: str) -> dict[str, str]:
-    """Return the documents of a job that were set aside, each with the contradiction for which it was."""
-    query = select(JobDocument.document_id, JobDocument.contradiction).where(JobDocument.job_id == job_id)
-    return {document_id: reason for document_id, reason in session.exec(query) if reason}
+def list_contradictions(session: Session, job_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the documents of each job that were set aside, with the contradiction for which each was."""
+    by_job: dict[str, dict[str, str]] = {job_id: {} for job_id in job_ids}
+    query = select(JobDocument).where(col(JobDocument.job_id).in_(job_ids))
+    for row in session.exec(query.where(col(JobDocument.contradiction).is_not(None))):
+        by_job[row.job_id][row.document_id] = str(row.contradiction)
+    return by_job
 
 
 def list_documents_by_job(session: Session, job_ids: Sequence[str]) -> dict[str, list[str]]:

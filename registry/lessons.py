@@ -10,7 +10,7 @@ from sqlmodel import Session, col, func, select
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from registry.annotations import get_latest_annotations
 from registry.outcome import LEARNED
-from registry.tables import AuditEntry, Document, Job, JobDocument
+from registry.tables import AuditEntry, Document, Job, JobDocument, Lesson
 
 _AT_ONCE = 10_000  # SQLite takes 32,766 values in a query
 
@@ -80,16 +80,32 @@ def list_agreed_spans(session: Session, lessons: Mapping[str, str]) -> dict[str,
     return agreed
 
 
-def load_lessons(session: Session, lessons: Mapping[str, str]) -> list[AnnotationData]:
-    """Return what jobs teach, in the order of `lessons`: the job of each document; deleted documents are left out."""
-    found = dict[str, AnnotationData]()
+def find_lessons(session: Session, lessons: Mapping[str, str]) -> dict[str, Lesson]:
+    """Return what jobs teach, by the documents of `lessons` and in their order; deleted documents are left out."""
+    found = dict[str, Lesson]()
     remaining = iter(lessons)
     while some := list(islice(remaining, _AT_ONCE)):
-        query = select(JobDocument, Document.text).join(Document).where(col(JobDocument.document_id).in_(some))
         jobs = col(JobDocument.job_id).in_({lessons[document_id] for document_id in some})
-        for row, text in session.exec(query.where(jobs)):
+        query = select(JobDocument).where(col(JobDocument.document_id).in_(some), jobs)
+        for row in session.exec(query):
             if row.lesson and lessons[row.document_id] == row.job_id:
-                spans = (Span(each.start, each.end, each.type) for each in row.lesson.annotations)
-                reviewed = frozenset(row.lesson.reviewed_types)
-                found[row.document_id] = AnnotationData(row.document_id, text, tuple(sorted(spans)), reviewed)
-    return [found[document_id] for document_id in lessons if document_id in found]
+                found[row.document_id] = row.lesson
+    return {document_id: found[document_id] for document_id in lessons if document_id in found}
+
+
+def load_lessons(session: Session, lessons: Mapping[str, str]) -> list[AnnotationData]:
+    """Return what jobs teach with the documents' texts; `lessons` is as in `find_lessons`."""
+    texts, found = dict[str, str](), find_lessons(session, lessons)
+    remaining = iter(found)
+    while some := list(islice(remaining, _AT_ONCE)):
+        texts |= dict(session.exec(select(Document.id, Document.text).where(col(Document.id).in_(some))).all())
+    return [
+        AnnotationData(
+            document_id,
+            texts[document_id],
+            tuple(sorted(Span(each.start, each.end, each.type) for each in lesson.annotations)),
+            frozenset(lesson.reviewed_types),
+        )
+        for document_id, lesson in found.items()
+        if document_id in texts
+    ]

@@ -8,21 +8,19 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import requests
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import BaseModel, Field
 
-from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.trained_model import TrainedModel
@@ -36,6 +34,7 @@ from registry.errors import (
     build_outage_error,
     is_outage_status,
 )
+from registry.lineage import Lineage
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
 from registry.tracking import log_chart, log_comparison, log_fine_tuning
@@ -77,13 +76,6 @@ class ModelVersion(BaseModel):
     scores: ModelScores
     mlflow_run_id: str
     mlflow_run: str = Field(description="The run in the MLflow UI")
-
-
-class Lineage(BaseModel):
-    """The annotations a version was trained on: type, start and end, by document."""
-
-    training: dict[str, list[dict[str, Any]]] = Field(validation_alias=AliasChoices("training", "taught"))
-    replay: dict[str, list[dict[str, Any]]] = Field(validation_alias=AliasChoices("replay", "replayed"))
 
 
 class ModelRegistry:
@@ -140,7 +132,7 @@ class ModelRegistry:
 
     @_needs_mlflow()
     def get_lineage(self, version: str) -> Lineage:
-        """Return the annotations a version was trained on; raises NotFoundError."""
+        """Return what a version was made from; raises NotFoundError."""
         with tempfile.TemporaryDirectory() as folder:
             path = self._client.download_artifacts(str(self._get(version).run_id), "lineage.json", folder)
             return Lineage.model_validate_json(Path(path).read_text())
@@ -169,21 +161,14 @@ class ModelRegistry:
         self.promote(version)
 
     @_needs_mlflow()
-    def save_challenger(
-        self,
-        flow_run_id: str,
-        fine_tuning: FineTuningResult,
-        replay: Sequence[AnnotationData],
-        parent_version: str | None,
-    ) -> str:
+    def save_challenger(self, flow_run_id: str, fine_tuning: FineTuningResult, lineage: Lineage) -> str:
         """Store a fine-tuned model, with its parameters and lineage, in an MLflow run; return the id of the run."""
-        tags = {"flow_run_id": flow_run_id, "parent_version": parent_version or "none"}
+        tags = {"flow_run_id": flow_run_id, "parent_version": lineage.parent_version or "none"}
         started = int((time.time() - fine_tuning.seconds) * 1000)
         run = self._client.create_run(self._experiment_id, started, tags, f"challenger {flow_run_id[:8]}")
         run_id = str(run.info.run_id)
-        log_fine_tuning(self._client, run_id, fine_tuning, len(replay))
-        lineage = Lineage(training=_list_spans(fine_tuning.learned), replay=_list_spans(replay))
-        self._client.log_dict(run_id, lineage.model_dump(), "lineage.json")
+        log_fine_tuning(self._client, run_id, fine_tuning, len(lineage.replay))
+        self._client.log_dict(run_id, lineage.complete(fine_tuning).model_dump(), "lineage.json")
         with tempfile.TemporaryDirectory() as folder:
             fine_tuning.model.save(Path(folder) / _SERVED, Path(folder) / _TRAINING)
             self._client.log_artifacts(run_id, folder)
@@ -201,9 +186,11 @@ class ModelRegistry:
         return None
 
     @_needs_mlflow()
-    def save_candidate(self, flow_run_id: str, fitted: FineTuningResult, snapshot: int, description: str) -> str:
+    def save_candidate(
+        self, flow_run_id: str, fitted: FineTuningResult, lineage: Lineage, snapshot: int, description: str
+    ) -> str:
         """Store a consolidated model, with the snapshot of its documents, in an MLflow run; return the run's id."""
-        run_id = self.save_challenger(flow_run_id, fitted, [], None)
+        run_id = self.save_challenger(flow_run_id, fitted, lineage)
         self._client.set_tag(run_id, "mlflow.runName", f"consolidation {flow_run_id[:8]}")
         self._client.set_tag(run_id, "mlflow.note.content", description)
         self._client.set_tag(run_id, _SNAPSHOT, str(snapshot))
@@ -364,13 +351,6 @@ def _is_loadable(model: str) -> Iterator[None]:
             raise
         _logger.warning("%s cannot be loaded", model, exc_info=True)
         raise UnusableModelError(f"{model} cannot be loaded ({error}): promote another version") from error
-
-
-def _list_spans(documents: Sequence[AnnotationData]) -> dict[str, list[dict[str, Any]]]:
-    return {
-        data.document_id: [{"type": span.type, "start": span.start, "end": span.end} for span in data.spans]
-        for data in documents
-    }
 
 
 def _check_missing(error: MlflowException) -> None:

@@ -1,6 +1,7 @@
 """What a run decided and why: the answer to its jobs."""
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from enum import StrEnum
 
 from pydantic import AliasChoices, BaseModel, Field
@@ -113,6 +114,7 @@ class Outcome(BaseModel):
     )
     reason: str = Field(description="Why, in one or two sentences")
     flow_run_id: str
+    decided_at: datetime | None = Field(None, description="When; null in outcomes of earlier releases")
     challenger: ModelScores | None = Field(None, description="The version made by this run; null if none was trained")
     champion: ModelScores | None = Field(None, description="The version served before; null before the first")
     effect: Effect | None = Field(None, description="What the corrections did; null if no version was made")

@@ -10,9 +10,11 @@ from api.annotation_input import check_annotation_count, check_types, resolve_an
 from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, ImporterDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
-from api.schemas import AnnotationCreate, AnnotationPublic
+from api.schemas import AnnotationCreate, AnnotationPublic, VersionOfAnnotation, VersionsOfAnnotation
+from feedback.versions import list_versions_that_learned
 from intake.label_studio import LabelStudioExport, count_labels, get_latest_annotation, read_labels
 from registry import annotations as queries
+from registry.audit import find_annotated_document
 from registry.documents import get_document
 from registry.errors import StaleRevisionError
 from registry.tables import Annotation
@@ -66,6 +68,33 @@ def change_annotation(
     queries.update_annotation(session, document, annotation, resolved)
     session.commit()
     return AnnotationPublic.model_validate(annotation)
+
+
+@router.get("/annotations/{annotation_id}/versions")
+def read_versions_of_annotation(
+    annotation_id: Text, session: SessionDep, services: ServicesDep, _: ReaderDep
+) -> VersionsOfAnnotation:
+    """List the versions that learned an annotation, which may be deleted since, and tell since when it is live."""
+    document_id = find_annotated_document(session, annotation_id)
+    if document_id is None:
+        document_id = queries.get_annotation(session, annotation_id).document_id
+    get_document(session, document_id)
+    served = services.models.find_alias()
+    learned = list_versions_that_learned(session, annotation_id, document_id, served)
+    live = [each for each in learned if each.is_live]
+    versions = [
+        VersionOfAnnotation(
+            version=each.version,
+            revision=each.annotation.revision,
+            reviewer=each.annotation.reviewer,
+            job_id=each.job_id,
+            decision=each.decision,
+            learned_at=each.learned_at,
+            is_live=each.is_live,
+        )
+        for each in learned
+    ]
+    return VersionsOfAnnotation(live_since=live[-1].learned_at if live else None, versions=versions)
 
 
 @router.delete(

@@ -1,21 +1,29 @@
 """Jobs: the state, progress and outcome of feedback, training runs and consolidations."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Depends, Request, status
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlmodel import Session
 
 from api.authentication import GuardedRoute
 from api.dependencies import LimitDep, OffsetDep, ReaderDep, ServicesDep, SessionDep, TrainerDep
 from api.errors import document_errors
-from api.job_responses import build_job_response, build_job_responses
+from api.job_responses import (
+    build_job_details,
+    build_job_response,
+    build_job_responses,
+    find_state,
+    read_runs,
+    read_states,
+)
+from api.job_watcher import JobWatcher
 from api.schemas import JobDetail, JobResponse, Page
 from api.services import Services
-from feedback.job_state import JobState, JobStatus, find_job_state
+from feedback.job_state import find_job_state
 from feedback.submission import check_queue_has_space, teach_again
-from registry.errors import UnavailableError
-from registry.jobs import get_job, list_contradictions, list_jobs
+from registry.jobs import get_job, list_jobs
 from registry.tables import Job, JobType
 from registry.text_types import Text
 
@@ -38,23 +46,44 @@ def read_training_runs(
     return _respond_page(session, services, offset, limit, JobType.TRAINING_RUN)
 
 
+def _read_detail(job_id: Text, session: SessionDep, services: ServicesDep) -> JobDetail:
+    job = get_job(session, job_id)
+    (detail,) = build_job_details(session, services, [job], read_runs(services.prefect, _list_runs([job])))
+    return detail
+
+
 @router.get("/jobs/{job_id}", responses=document_errors(404))
 def read_job(job_id: Text, session: SessionDep, services: ServicesDep, _: ReaderDep) -> JobDetail:
     """Read a job's status and progress and, at its end, its outcome."""
-    job = get_job(session, job_id)
-    state = _find_states(services, [job])[job.id]
-    progress = 100.0 if job.outcome else 0.0
-    if state.status == JobStatus.RUNNING and job.run_id:
-        with suppress(UnavailableError):
-            progress = services.prefect.read_progress(job.run_id)
-    response = build_job_response(session, services, job, state.status)
-    return JobDetail(
-        **response.model_dump(),
-        progress=progress,
-        message=state.message,
-        set_aside=list_contradictions(session, job.id),
-        outcome=job.outcome,
-    )
+    return _read_detail(job_id, session, services)
+
+
+class _Events(EventSourceResponse):
+    """Server-sent events; FastAPI documents errors with the media type of this class, and they are JSON."""
+
+    media_type = "application/json"
+
+
+async def _get_watcher(request: Request) -> JobWatcher:
+    watcher: JobWatcher = request.app.state.job_watcher
+    return watcher
+
+
+@router.get("/jobs/{job_id}/events", response_class=_Events, responses=document_errors(404))
+async def read_job_events(
+    first: Annotated[JobDetail, Depends(_read_detail)],
+    caller: ReaderDep,
+    watcher: Annotated[JobWatcher, Depends(_get_watcher)],
+) -> AsyncIterator[ServerSentEvent]:
+    """Follow a job as server-sent events.
+
+    The data of an event `job` is what `GET /jobs/{job_id}` answers: one comes at once, and one for each change of the
+    status, progress, message or outcome. The event `end` comes last, with the `reason`: the job is answered, or there
+    is no such job or key any more. Close the EventSource then, since it would connect again. It should do so if the
+    stream breaks off without that event: the API is being restarted.
+    """
+    async for event in watcher.follow(first, caller.key_id):
+        yield event
 
 
 @router.post("/jobs/{job_id}/teach", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(404, 409))
@@ -73,17 +102,11 @@ def _respond_page(
     session: Session, services: Services, offset: int, limit: int, job_type: JobType | None = None
 ) -> Page[JobResponse]:
     jobs, total = list_jobs(session, offset, limit, job_type)
-    statuses = {job_id: state.status for job_id, state in _find_states(services, jobs).items()}
-    items = build_job_responses(session, services, statuses, jobs)
+    runs = read_states(services.prefect, _list_runs(jobs))
+    items = build_job_responses(session, services, {job.id: find_state(job, runs).status for job in jobs}, jobs)
     return Page(items=items, total=total, offset=offset, limit=limit)
 
 
-def _find_states(services: Services, jobs: Sequence[Job]) -> dict[str, JobState]:
-    """Return the state of each job by its id; one whose run has not answered it is pending while Prefect hangs."""
-    run_ids = [job.run_id for job in jobs if not job.outcome and job.run_id]
-    try:
-        runs = services.prefect.read_states(run_ids) if run_ids else {}
-    except UnavailableError as error:
-        unknown = JobState(JobStatus.PENDING, str(error))
-        return {job.id: find_job_state(job, {}) if job.outcome or not job.run_id else unknown for job in jobs}
-    return {job.id: find_job_state(job, runs) for job in jobs}
+def _list_runs(jobs: Sequence[Job]) -> list[str]:
+    """Return the runs that are to answer the jobs."""
+    return [job.run_id for job in jobs if job.run_id and not job.outcome]

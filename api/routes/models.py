@@ -1,15 +1,20 @@
 """The versions of the model: read, promote, roll back."""
 
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
+from sqlmodel import Session
 
 from api.authentication import GuardedRoute
-from api.dependencies import LimitDep, ReaderDep, ServicesDep, SessionDep, TrainerDep
+from api.dependencies import LimitDep, OffsetDep, ReaderDep, ServicesDep, SessionDep, TrainerDep
 from api.errors import document_errors
-from api.schemas import ModelDetail, ModelPage, Promotion, PromotionRequest
+from api.schemas import AnnotationOfVersion, LineageDetail, ModelDetail, ModelPage, Promotion, PromotionRequest
 from feedback.rollback import follow_promotion
 from registry.audit import record_promotion
+from registry.lessons import find_lessons
+from registry.lineage import Origin, TaughtSpan
 
 router = APIRouter(prefix="/models", tags=["models"], route_class=GuardedRoute)
 _VERSION = "^[1-9][0-9]{0,8}$"
@@ -26,10 +31,24 @@ def read_models(services: ServicesDep, _: ReaderDep, limit: LimitDep = 50, befor
 
 
 @router.get("/{version}", responses=document_errors(404))
-def read_model(version: VersionDep, services: ServicesDep, _: ReaderDep) -> ModelDetail:
-    """Read a version with the annotations it was trained on."""
-    found = services.models.get_version(version)
-    return ModelDetail(**found.model_dump(), lineage=services.models.get_lineage(version))
+def read_model(
+    version: VersionDep,
+    session: SessionDep,
+    services: ServicesDep,
+    _: ReaderDep,
+    offset: OffsetDep = 0,
+    limit: LimitDep = 200,
+) -> ModelDetail:
+    """Read a version with what it was made from; `offset` and `limit` choose among the documents that it learned."""
+    found, lineage = services.models.get_version(version), services.models.get_lineage(version)
+    page = dict(islice(lineage.training.items(), offset, offset + limit))
+    detail = LineageDetail(
+        **lineage.model_dump(include=set(Origin.model_fields)),
+        training=_describe_lessons(session, page),
+        training_total=len(lineage.training),
+        replay=_describe_lessons(session, lineage.replay),
+    )
+    return ModelDetail(**found.model_dump(), lineage=detail)
 
 
 @router.post("/{version}/promote", responses=document_errors(400, 404, 413))
@@ -56,3 +75,20 @@ def promote_model(
     set_aside = follow_promotion(session, version, by, champion)
     session.commit()
     return Promotion(**services.models.get_version(version).model_dump(), set_aside=set_aside)
+
+
+def _describe_lessons(
+    session: Session, documents: Mapping[str, str | Sequence[TaughtSpan]]
+) -> dict[str, list[AnnotationOfVersion]]:
+    """Return what a version learned, by its documents: as the jobs' lessons say, or as an earlier release stored it."""
+    jobs = {document_id: taught for document_id, taught in documents.items() if isinstance(taught, str)}
+    lessons = find_lessons(session, jobs)
+    annotations = {
+        document_id: lessons[document_id].annotations if isinstance(taught, str) else taught
+        for document_id, taught in documents.items()
+        if document_id in lessons or not isinstance(taught, str)
+    }
+    return {
+        document_id: [AnnotationOfVersion.model_validate(each) for each in found]
+        for document_id, found in annotations.items()
+    }

@@ -21,6 +21,7 @@ import flows.feedback  # noqa: F401
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.span_crf import compile_crf
 from flows.warm.heartbeat import set_heartbeat_interval
+from registry.lineage import get_code_version
 from registry.settings import get_settings
 
 # Modules that a run would import only while it runs. One that a later version no longer has is skipped.
@@ -57,6 +58,7 @@ def preload() -> ParentState:
             importlib.import_module(name)
     load_encoder(get_settings().encoder)
     compile_crf()
+    get_code_version()
     gc.collect()
     gc.freeze()
     # A worker passes its settings on in this form, those of its profile included.

@@ -17,6 +17,7 @@ from embeddinggemma_feasibility.representations import Representation
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from registry.encoding_queue import LONG_TEXT, MAX_WAITING
+from registry.lineage import Lineage
 from registry.models import ModelRegistry
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
@@ -50,7 +51,7 @@ def wait_for_encoded(settings: Settings) -> list[tuple[str, int]]:
 
 def promote_model(settings: Settings, encoder: Encoder, contracts: list[AnnotationData], config: TrainingConfig) -> str:
     registry, tuned = ModelRegistry(settings), fine_tune_model(contracts[:3], encoder=encoder, config=config)
-    run_id = registry.save_challenger("run", tuned, [], None)
+    run_id = registry.save_challenger("run", tuned, Lineage(training={}, replay={}))
     scores = ModelScores(score=1.0, held_out=evaluate([], {}))
     version = registry.register(
         run_id, Outcome(decision=Decision.PROMOTED, reason="r", flow_run_id="run", challenger=scores)

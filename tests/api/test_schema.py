@@ -28,6 +28,7 @@ from registry.database import build_engine, migrate
 from registry.document_store import DocumentStore
 from registry.keys import Scope, add_key
 from registry.models import ModelRegistry
+from registry.outcome import Decision, Outcome
 from registry.settings import Settings
 from registry.tables import Annotation, Document, EventType, Job, JobDocument, JobType, Webhook
 from tests.registry.test_models import register
@@ -125,7 +126,8 @@ def api(
     migrate(engine)
     with Session(engine) as session:
         keys = add_key(session, "all", list(Scope)), add_key(session, "reader", [Scope.READ])
-        session.add(Job(id=JOB_ID, type=JobType.FEEDBACK, triggered_by="ana"))
+        answer = Outcome(decision=Decision.FAILED, reason="a test", flow_run_id="run")  # so that its events end
+        session.add(Job(id=JOB_ID, type=JobType.FEEDBACK, triggered_by="ana", outcome=answer))
         session.commit()
     with temporary_settings({PREFECT_API_URL: f"{stack.prefect_url}/api"}):
         server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="warning"))

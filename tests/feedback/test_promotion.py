@@ -25,7 +25,7 @@ def document(name: str, text: str = TEXT) -> AnnotationData:
 def build_training_set(measured: int) -> TrainingSet:
     """A document "d" that is learned, and so many that measure."""
     replay = [document(f"m{number}", OTHER_HALF) for number in range(measured)]
-    return TrainingSet([], [document("d")], replay, measured)
+    return TrainingSet([], [document("d")], replay, measured, {})
 
 
 def find(training_set: TrainingSet, *values: str, unseen: tuple[str, ...], version: str | None = None) -> Contestant:
@@ -136,6 +136,6 @@ def test_first_version_is_promoted() -> None:
 
 
 def test_without_a_challenger_the_reason_is_that_the_documents_were_deleted() -> None:
-    assert decide(TrainingSet([], [], [], 0), Comparison(score(5, "3"), None, 0, 0, 1.0)) == (
+    assert decide(TrainingSet([], [], [], 0, {}), Comparison(score(5, "3"), None, 0, 0, 1.0)) == (
         Decision.NOT_TRAINED, "No model was trained: the documents were deleted.",
     )  # fmt: skip

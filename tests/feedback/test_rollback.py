@@ -8,6 +8,7 @@ from feedback.claiming import answer_jobs
 from feedback.launcher import Launcher
 from feedback.rollback import follow_promotion, notice_promotion
 from feedback.submission import teach_again
+from feedback.time_limits import utc_now
 from registry.documents import list_documents
 from registry.errors import ConflictError
 from registry.jobs import (
@@ -26,14 +27,22 @@ from tests.feedback.jobs import add_feedback
 def learn(session: Session, version: int, parent: int | None, decision: Decision = Decision.PROMOTED) -> Job:
     """Add feedback on a new document that a version made from another one learns."""
     job, _ = add_feedback(session, f"{version}")
+    answer(session, job, version, parent, decision)
+    return job
+
+
+def answer(session: Session, job: Job, version: int, parent: int | None, decision: Decision) -> None:
+    """Answer a job with a version made from another one."""
     scores = [
         ModelScores(version=str(number), score=1.0, unseen=Evaluation()) for number in (version, parent) if number
     ]
     challenger, champion = (*scores, None)[:2]
-    made = Outcome(decision=decision, reason="because", flow_run_id="run", challenger=challenger, champion=champion)
+    made = Outcome(
+        decision=decision, reason="because", flow_run_id="run", decided_at=utc_now(), challenger=challenger,
+        champion=champion,
+    )  # fmt: skip
     answer_jobs(session, [job.id], made)
     session.expire_all()
-    return job
 
 
 def list_in(session: Session, state: DocumentState) -> set[str]:

@@ -121,7 +121,7 @@ def test_job_is_answered_if_all_its_documents_are_set_aside_and_otherwise_learns
     assert [data.document_id for data in load_training_set(session, [both.id]).training] == [second]
     answer_jobs(session, [both.id], outcome())
     assert list_learned_lessons(session) == {second: both.id}
-    assert list_contradictions(session, both.id) == {first: "It is wrong."}
+    assert list_contradictions(session, [both.id]) == {both.id: {first: "It is wrong."}}
     for state, document_id in ((DocumentState.SET_ASIDE, first), (DocumentState.LEARNED, second)):
         found, _ = list_documents(session, 0, 10, select_documents_in(state))
         assert [document.id for document in found] == [document_id]

@@ -1,12 +1,15 @@
-from sqlmodel import Session
+from itertools import permutations
+
+from sqlmodel import Session, select
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from embeddinggemma_feasibility.halves import half_of
 from feedback.claiming import answer_jobs
 from feedback.training_set import TrainingSet, load_training_set
 from registry.annotations import add_annotation, replace_annotations
+from registry.lessons import load_lessons
 from registry.outcome import Decision
-from registry.tables import JobType
+from registry.tables import JobDocument, JobType
 from tests.feedback.jobs import add_feedback, add_read_job, outcome
 from tests.registry.test_annotations import add_document, marked
 
@@ -47,6 +50,8 @@ def test_learned_document_that_gets_feedback_again_is_trained_on_and_not_replaye
     assert [data.document_id for data in training_set.training] == [again]
     assert [data.document_id for data in training_set.replay] == [other]
     assert training_set.earlier_count == 1
+    taught_other = session.exec(select(JobDocument.job_id).where(JobDocument.document_id == other)).one()
+    assert training_set.lessons == {again: job.id, other: taught_other}
 
 
 def test_documents_measured_are_replayed_ones_of_the_half_whose_blind_tagger_changes() -> None:
@@ -54,7 +59,14 @@ def test_documents_measured_are_replayed_ones_of_the_half_whose_blind_tagger_cha
     halves = [[data for data in documents if half_of(data.text) == half] for half in (0, 1)]
     for half in (0, 1):
         training, *replay = halves[half]
-        training_set = TrainingSet([], [training], replay + halves[1 - half], 59)
+        training_set = TrainingSet([], [training], replay + halves[1 - half], 59, {})
         assert training_set.measured == halves[1 - half][:20]
-    both = TrainingSet([], [halves[0][0], halves[1][0]], documents, 60)
+    both = TrainingSet([], [halves[0][0], halves[1][0]], documents, 60, {})
     assert both.measured == documents[:20]
+
+
+def test_lessons_are_loaded_in_the_given_order_without_those_of_deleted_documents(session: Session) -> None:
+    jobs = {document_id: job.id for job, document_id in (add_feedback(session, name) for name in "abc")}
+    for order in permutations(jobs):
+        lessons = {document_id: jobs[document_id] for document_id in order} | {"deleted": "a job"}
+        assert [data.document_id for data in load_lessons(session, lessons)] == list(order)

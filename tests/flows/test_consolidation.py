@@ -54,7 +54,7 @@ def learn(session: Session, seed: int) -> str:
 
 def fit_and_save(learned: Learned) -> Candidate:
     fitted = consolidation.fit.fn(learned, None, FeedbackFirst(lambda: False), Progress())
-    return consolidation.save_candidate.fn(RUN_ID, learned, fitted)
+    return consolidation.save_candidate.fn(RUN_ID, learned, None, fitted)
 
 
 def list_consolidations(session: Session) -> list[Job]:
@@ -115,7 +115,7 @@ def test_refused_consolidation_leaves_the_champion(session: Session, settings: S
     assert run_job(session, jobs[0]).decision == Decision.PROMOTED
     learned = consolidation.load_learned.fn()
     wrong = [replace(data, spans=(Span(0, 5, "party"),)) for data in learned.documents]
-    candidate = fit_and_save(Learned(learned.snapshot, wrong))
+    candidate = fit_and_save(replace(learned, documents=wrong))
     outcome = run_job(session, consolidation.hand_over.fn(RUN_ID, candidate))
     assert outcome.decision == Decision.NOT_PROMOTED
     assert outcome.reason.startswith("Not promoted: ")
@@ -128,8 +128,8 @@ def test_swapped_labels_of_one_document_are_published_as_contradictions(session:
     generated = [generate_contract(seed) for seed in range(24)]
     documents = [AnnotationData(str(number), each.text, each.spans) for number, each in enumerate(generated)]
     documents[5] = replace(documents[5], spans=swap_labels(documents[5].spans))
-    fitted = consolidation.fit.fn(Learned(24, documents), None, FeedbackFirst(lambda: False), Progress())
-    consolidation.report_contradictions.fn(consolidation.list_contradictions.fn(Learned(24, documents), fitted))
+    fitted = consolidation.fit.fn(Learned(24, documents, {}), None, FeedbackFirst(lambda: False), Progress())
+    consolidation.report_contradictions.fn(consolidation.list_contradictions.fn(Learned(24, documents, {}), fitted))
     artifact = cast("Artifact", Artifact.get("contradictions"))
     rows = json.loads(str(artifact.data))
     assert {row["document"] for row in rows} == {"5"}

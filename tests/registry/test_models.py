@@ -1,7 +1,9 @@
-import json
 import shutil
+import subprocess
 import threading
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,10 @@ from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.evaluation import evaluate
+from embeddinggemma_feasibility.training_config import TrainingConfig
 from registry.errors import NoChampionError, NotFoundError, UnavailableError, UnusableModelError
-from registry.models import Lineage, ModelRegistry
+from registry.lineage import Lineage, TaughtSpan, get_code_version
+from registry.models import ModelRegistry
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
 
@@ -34,10 +38,15 @@ def registry(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return ModelRegistry(settings)
 
 
+def lineage_of(training: Sequence[AnnotationData], replay: Sequence[AnnotationData] = ()) -> Lineage:
+    jobs = [{data.document_id: f"job on {data.document_id}" for data in some} for some in (training, replay)]
+    return Lineage(training=dict(jobs[0]), replay=dict(jobs[1]), earlier_count=len(replay), parent_version=None)
+
+
 def register(
     registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], flow_run_id: str
 ) -> str:
-    run_id = registry.save_challenger(flow_run_id, tuned, contracts[1:3], None)
+    run_id = registry.save_challenger(flow_run_id, tuned, lineage_of(contracts, contracts[1:3]))
     predictions = {data.document_id: tuned.model.served.extract(data.text) for data in contracts}
     scores = ModelScores(score=1.0, corrections_reproduced=0.75, unseen=evaluate(contracts, predictions))
     outcome = Outcome(decision=Decision.PROMOTED, reason="It is better.", flow_run_id=flow_run_id, challenger=scores)
@@ -122,26 +131,43 @@ def test_version_of_an_earlier_release_without_files_for_training_is_trained_fur
     assert loaded.full.extract(text) == tuned.model.served.extract(text)
 
 
-def test_version_shows_scores_and_lineage_by_offsets_without_text(
-    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
+def test_version_shows_scores_and_what_it_was_made_from_without_offsets_or_text(
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], tiny_encoder: Encoder
 ) -> None:
     version = register(registry, tuned, contracts, "run-1")
     found, lineage = registry.get_version(version), registry.get_lineage(version)
     assert found.scores.unseen.document_count == len(contracts)
     assert found.reason == "It is better."
     assert not found.is_champion
-    assert lineage.training == {
-        data.document_id: [{"type": span.type, "start": span.start, "end": span.end} for span in data.spans]
-        for data in contracts
-    }
-    first = contracts[0]
-    assert first.text[first.spans[1].start : first.spans[1].end] not in json.dumps(lineage.model_dump())
+    assert list(lineage.training.items()) == [(each.document_id, f"job on {each.document_id}") for each in contracts]
+    assert list(lineage.replay) == [each.document_id for each in contracts[1:3]]
+    assert (lineage.encoder_sha256, lineage.device) == (tiny_encoder.sha256, "cpu")
+    assert lineage.config == TrainingConfig()
+    assert lineage.code_version == get_code_version()
+
+
+def test_code_version_is_the_release_with_the_commit_if_that_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = metadata.version("contract-feedback")
+    find = get_code_version.__wrapped__
+    monkeypatch.setattr("registry.lineage._ROOT", tmp_path)
+    assert find() == release
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert find() == release, "There is no commit"
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "a"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert find() == f"{release} ({commit})"
+    (tmp_path / "a").touch()
+    subprocess.run([*git, "add", "a"], check=True)
+    assert find() == f"{release} ({commit}-dirty)"
 
 
 def test_registering_twice_makes_one_version(
     registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
-    run_id = registry.save_challenger("run-1", tuned, [], None)
+    run_id = registry.save_challenger("run-1", tuned, lineage_of([]))
     scores = ModelScores(score=1.0, unseen=evaluate([], {}))
     outcome = Outcome(decision=Decision.PROMOTED, reason="r", flow_run_id="run-1", challenger=scores)
     assert registry.register(run_id, outcome) == registry.register(run_id, outcome) == "1"
@@ -162,7 +188,7 @@ def test_promote_moves_the_champion_there_and_back(
 def test_challenger_is_found_by_its_flow_run_once_trained(
     registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
-    run_id = registry.save_challenger("run-1", tuned, [], None)
+    run_id = registry.save_challenger("run-1", tuned, lineage_of([]))
     found = registry.find_challenger("run-1")
     assert found
     assert found[0] == run_id
@@ -274,5 +300,7 @@ def test_proxy_that_answers_for_mlflow_is_an_outage(
 def test_scores_and_lineage_of_earlier_versions_are_read() -> None:
     scores = {"score": 1.0, "corrections_kept": 0.25, "held_out": {}}
     assert ModelScores.model_validate(scores).corrections_reproduced == 0.25
-    lineage = Lineage.model_validate({"taught": {"a": []}, "replayed": {"b": []}})
-    assert (lineage.training, lineage.replay) == ({"a": []}, {"b": []})
+    span = {"type": "party", "start": 0, "end": 4}
+    lineage = Lineage.model_validate({"taught": {"a": [span]}, "replayed": {"b": []}})
+    assert (lineage.training, lineage.replay) == ({"a": [TaughtSpan(**span)]}, {"b": []})
+    assert (lineage.config, lineage.code_version) == (None, None)

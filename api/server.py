@@ -1,0 +1,20 @@
+"""The HTTP server of the API."""
+
+import socket
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+
+class Server(uvicorn.Server):
+    """Ends the open streams of events when it shuts down; uvicorn alone would wait for their clients to go."""
+
+    def __init__(self, app: FastAPI, **options: Any) -> None:
+        super().__init__(uvicorn.Config(app, **options))
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, and shut down as uvicorn does."""
+        self._app.state.job_watcher.close()
+        await super().shutdown(sockets)
