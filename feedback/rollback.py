@@ -4,7 +4,7 @@ from sqlmodel import Session, col, select
 
 from feedback.announcements import announce_jobs, announce_promotion
 from registry.outcome import Decision
-from registry.tables import Job
+from registry.tables import Job, JobType
 
 _DECISION = col(Job.outcome)["decision"].as_string()
 _MADE = col(Job.outcome)["challenger"]["version"].as_string()
@@ -39,7 +39,8 @@ def notice_promotion(session: Session, champion: str | None) -> list[str]:
 
 def _change_jobs(session: Session, version: str, by: str) -> tuple[list[str], list[str]]:
     """Return the ids of the jobs that are set aside, and of those that count as learned again."""
-    query = select(Job.id, _MADE, _FROM, _DECISION).where(_MADE.is_not(None)).order_by(col(Job.number))
+    teaches = Job.type != JobType.UNLEARNING
+    query = select(Job.id, _MADE, _FROM, _DECISION).where(_MADE.is_not(None), teaches).order_by(col(Job.number))
     jobs = session.exec(query).all()
     parents = {made: parent for _, made, parent, _ in jobs}
     if version not in parents:

@@ -1,6 +1,6 @@
 """What one run works on: the documents it learns from, those it replays, and those that measure both models."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlmodel import Session
 
@@ -10,6 +10,7 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 from feedback.claiming import are_suspected
 from feedback.consolidation import Candidate, find_candidate
 from feedback.replay import choose_replay_documents
+from feedback.unlearning import is_obsolete, list_handed_over
 from registry.lessons import list_learned_lessons, list_lessons, load_lessons
 
 _MAX_MEASURED = 20  # both models extract each, so this bounds the time of a run
@@ -20,7 +21,8 @@ class TrainingSet:
     """The jobs a run has claimed and the documents it needs; every list but `training` is bounded.
 
     `replay` stands for all `earlier_count` documents that were learned before. With a `candidate`, the run hands over a
-    consolidation, and `training` holds the documents learned meanwhile. The jobs are suspected if runs failed on them,
+    consolidation, and `training` holds the documents learned meanwhile; `unlearnings` are the requests to unlearn that
+    it answers. An obsolete candidate may bring back what was unlearned. The jobs are suspected if runs failed on them,
     or a larger batch with them was refused.
     """
 
@@ -30,6 +32,8 @@ class TrainingSet:
     earlier_count: int
     candidate: Candidate | None = None
     is_suspected: bool = False
+    unlearnings: list[str] = field(default_factory=list)
+    is_obsolete: bool = False
 
     @property
     def measured(self) -> list[AnnotationData]:
@@ -56,4 +60,6 @@ def load_training_set(session: Session, job_ids: list[str]) -> TrainingSet:
         earlier_count=len(learned.keys() - training.keys()),
         candidate=candidate,
         is_suspected=are_suspected(session, job_ids),
+        unlearnings=list_handed_over(session, job_ids) if candidate else [],
+        is_obsolete=candidate is not None and is_obsolete(session, candidate),
     )

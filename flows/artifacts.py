@@ -68,14 +68,15 @@ def publish_report(
 @translate_http_errors("Prefect")
 def publish_consolidation(candidate: Candidate, job_id: str) -> None:
     """Publish a report in Prefect: what the candidate was fitted on, and which job hands it over."""
-    url = ModelRegistry(get_settings()).get_run_url(candidate.mlflow_run_id)
     lines = [
         f"# {candidate.description}",
         "",
         f"- Job `{job_id}` hands it over: the run of that job teaches it what was learned after job "
-        f"{candidate.snapshot}, compares it with the champion, and promotes it unless it is worse.",
-        f"- [Run in MLflow]({url})",
+        f"{candidate.snapshot}, compares it with the champion, and promotes it unless it is worse. If it "
+        "unlearns, it is promoted even then; if no model resulted, none is served any more.",
     ]
+    if candidate.mlflow_run_id:
+        lines.append(f"- [Run in MLflow]({ModelRegistry(get_settings()).get_run_url(candidate.mlflow_run_id)})")
     create_markdown_artifact("\n".join(lines), "report", candidate.description)
 
 

@@ -9,6 +9,7 @@ from api.dependencies import LimitDep, ReaderDep, ServicesDep, SessionDep, Train
 from api.errors import document_errors
 from api.schemas import ModelDetail, ModelPage, Promotion, PromotionRequest
 from feedback.rollback import follow_promotion
+from feedback.unlearning import check_may_be_promoted
 from registry.audit import record_promotion
 
 router = APIRouter(prefix="/models", tags=["models"], route_class=GuardedRoute)
@@ -32,7 +33,7 @@ def read_model(version: VersionDep, services: ServicesDep, _: ReaderDep) -> Mode
     return ModelDetail(**found.model_dump(), lineage=services.models.get_lineage(version))
 
 
-@router.post("/{version}/promote", responses=document_errors(400, 404, 413))
+@router.post("/{version}/promote", responses=document_errors(400, 404, 409, 413))
 def promote_model(
     version: VersionDep,
     session: SessionDep,
@@ -43,9 +44,11 @@ def promote_model(
     """Serve this version from the next extraction on; promote an older one to roll back. It is loaded first.
 
     What it has not learned is set aside: no model learns it until somebody teaches it again. What was refused or set
-    aside, and this version has learned, counts as learned.
+    aside, and this version has learned, counts as learned. A version that may have learned a deleted document is
+    refused.
     """
     services.models.get_version(version)  # raises NotFoundError for one of another tool
+    check_may_be_promoted(session, int(version))
     services.models.load_tagger(version)
     champion = services.models.find_alias()
     services.models.promote(version)

@@ -120,9 +120,7 @@ def test_file_of_an_earlier_format_is_read_as_damaged(
         Representation.load(tmp_path / "earlier", 1)
 
 
-def test_all_representations_of_a_text_and_no_others_start_with_its_hash(
-    tiny_encoder: Encoder, tmp_path: Path
-) -> None:
+def test_all_representations_of_a_text_and_no_others_start_with_its_hash(tiny_encoder: Encoder, tmp_path: Path) -> None:
     cache = DiskCache(tmp_path, 10**9)
     for config in (TrainingConfig(), TrainingConfig(window_pieces=100)):
         for text in ("Acme pays.", "Bell pays."):

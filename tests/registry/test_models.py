@@ -85,7 +85,7 @@ def test_version_whose_files_were_changed_is_refused(
     with pytest.raises(UnusableModelError, match="promote another version"):
         registry.load_tagger(version)
     with pytest.raises(UnusableModelError):
-        registry.find_challenger("run-1")
+        registry.find_challenger("run-1", None)
 
 
 @pytest.mark.parametrize("name", ["measurements.json", "full/tagger.safetensors", "blind_1/tagger.json"])
@@ -163,10 +163,10 @@ def test_challenger_is_found_by_its_flow_run_once_trained(
     registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
     run_id = registry.save_challenger("run-1", tuned, [], None)
-    found = registry.find_challenger("run-1")
+    found = registry.find_challenger("run-1", None)
     assert found
     assert found[0] == run_id
-    assert registry.find_challenger("run-2") is None
+    assert registry.find_challenger("run-2", None) is None
 
 
 def test_run_shows_parameters_loss_curve_and_scores_by_type(
