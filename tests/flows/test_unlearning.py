@@ -1,6 +1,5 @@
 """Unlearning in this process, from the request to the version that answers it, with real Prefect and MLflow stores."""
 
-import json
 from pathlib import Path
 from uuid import uuid4
 
@@ -8,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 from mlflow import MlflowClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from api.app import create_app
 from embeddinggemma_feasibility.annotation_data import AnnotationData
@@ -19,8 +18,7 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 from feedback.unlearning import Withdrawal, delete_document, withdraw_lessons
 from flows import consolidation
 from flows.consolidation import consolidate
-from flows.feedback import LearningRequest, learn_from_feedback
-from registry.cache import build_representation_cache, hash_files
+from registry.cache import hash_files
 from registry.jobs import add_job, get_job
 from registry.keys import Scope, add_key
 from registry.lessons import list_learned_lessons, load_lessons
@@ -29,7 +27,7 @@ from registry.outcome import Decision, Outcome
 from registry.served_model import ServedModel
 from registry.settings import Settings
 from registry.tables import Document, Job, JobDocument, JobType
-from tests.flows.test_consolidation import database_url, learn, list_consolidations, run_job
+from tests.flows.test_consolidation import RUN_ID, database_url, fit_and_save, learn, list_consolidations, run_job
 from tests.flows.test_feedback import add_feedback
 
 __all__ = ["database_url"]  # a fixture
@@ -52,7 +50,10 @@ def delete(session: Session, document_id: str) -> str:
     """Delete a document, and return the id of the request to unlearn it."""
     delete_document(session, session.get_one(Document, document_id), "ana")
     session.commit()
-    return session.exec(select(Job.id).where(Job.type == JobType.UNLEARNING).order_by(Job.number.desc())).first() or ""
+    return (
+        session.exec(select(Job.id).where(Job.type == JobType.UNLEARNING).order_by(col(Job.number).desc())).first()
+        or ""
+    )
 
 
 def get_outcome(session: Session, job_id: str) -> Outcome | None:
@@ -147,6 +148,7 @@ def test_withdrawn_lesson_of_a_reviewer_leaves_what_another_taught_before(
     assert (outcome.decision, ModelRegistry(settings).find_champion()) == (Decision.PROMOTED, "3")
 
 
+@pytest.mark.slow
 def test_deletion_during_a_fit_is_not_answered_by_it_but_by_the_next(
     session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,16 +172,17 @@ def test_deletion_during_a_fit_is_not_answered_by_it_but_by_the_next(
     assert list(registry.get_lineage("5").training) == [documents[2]]
 
 
+@pytest.mark.slow
 def test_consolidation_from_before_a_deletion_that_was_answered_is_not_promoted(
     session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     documents = [learn(session, seed) for seed in (1, 2)]
-    obsolete = run_consolidation(session, monkeypatch)
+    candidate = fit_and_save(consolidation.load_learned.fn(RUN_ID))
     request = delete(session, documents[1])
     unlearning = run_consolidation(session, monkeypatch)
     assert run_job(session, unlearning.id).decision == Decision.PROMOTED
     assert get_outcome(session, request)
-    outcome = run_job(session, obsolete.id)
+    outcome = run_job(session, consolidation.hand_over.fn(RUN_ID, candidate))
     assert outcome.decision == Decision.NOT_PROMOTED
     assert "may have learned what was withdrawn since" in outcome.reason
     assert ModelRegistry(settings).find_champion() == "3"
@@ -205,6 +208,7 @@ def test_after_the_only_document_is_deleted_no_version_serves_until_the_next_fee
     assert registry.get_version("2").parent_version is None
 
 
+@pytest.mark.slow
 def test_adapter_that_learned_a_deleted_document_is_left_out(
     session: Session, settings: Settings, tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,29 +234,3 @@ def test_what_a_job_waits_to_teach_is_not_learned_once_it_is_withdrawn(session: 
     ).one()]), "ana")  # fmt: skip
     assert run_job(session, waiting).decision == Decision.NOT_TRAINED
     assert ModelRegistry(settings).find_champion() == "1"
-
-
-def test_challenger_trained_from_an_earlier_champion_is_trained_anew(
-    session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    document_id, run_id = learn(session, 1), str(uuid4())
-    waiting, registry = add_feedback(session, 2), ModelRegistry(settings)
-    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", run_id)
-    with monkeypatch.context() as patch:
-        patch.setattr("flows.feedback.evaluate", lambda *_: pytest.fail("killed"))
-        with pytest.raises(BaseException, match="killed"):
-            learn_from_feedback(LearningRequest(job_id=waiting))
-    monkeypatch.delenv("PREFECT__RUNTIME__FLOW_RUN__ID")
-    assert registry.find_challenger(run_id, "1")
-    session.expire_all()
-    get_job(session, waiting).claiming_run_id = None
-    session.commit()
-    delete(session, document_id)
-    learn(session, 3)
-    run_job(session, run_consolidation(session, monkeypatch).id)
-    champion = registry.find_champion()
-    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", run_id)
-    assert run_job(session, waiting).decision == Decision.PROMOTED
-    made = registry.find_champion()
-    assert made
-    assert registry.get_version(made).parent_version == champion
