@@ -87,9 +87,13 @@ def find_candidate(flow_run_id: str) -> Candidate | None:
 
 @task_with_neighbours
 def load_learned(flow_run_id: str) -> Learned:
-    """Claim the requests to unlearn, and load all that was learned and is not withdrawn."""
+    """Claim the requests to unlearn, and load all that was learned and is not withdrawn.
+
+    In two transactions: the first writes, and on SQLite would keep others from writing as long as the documents load.
+    """
     with open_session(get_settings()) as session:
         unlearnings = tuple(claim_unlearnings(session, flow_run_id))
+    with open_session(get_settings()) as session:
         is_due, withdrawals, snapshot = is_unlearning_due(session), get_last_withdrawal(session), get_snapshot(session)
         documents = load_lessons(session, list_learned_lessons(session))
         return Learned(snapshot, documents, withdrawals, unlearnings, keeps_adapter=not is_due)
