@@ -1,6 +1,6 @@
 """Unlearning: lessons are withdrawn or their documents deleted, and a version made without them answers the request."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -145,16 +145,16 @@ def end_unlearning(session: Session, job_ids: Sequence[str], version: int, cache
     """
     of_requests = col(DeletedDocument.unlearning_job_id).in_(job_ids)
     for deleted in session.exec(select(DeletedDocument).where(of_requests)):
-        delete_cached(cache, [deleted])
+        delete_cached(cache, [deleted.text_hash])
         deleted.unlearned_from, deleted.text_hash = version, None
         session.add(deleted)
 
 
-def delete_cached(cache: DiskCache, documents: Sequence[DeletedDocument]) -> None:
-    """Delete what this machine has cached of documents; raises OSError if that is not possible."""
-    for deleted in documents:
-        if deleted.text_hash:
-            cache.delete(deleted.text_hash)
+def delete_cached(cache: DiskCache, text_hashes: Iterable[str | None]) -> None:
+    """Delete what this machine has cached of deleted texts; raises OSError if that is not possible."""
+    for text_hash in text_hashes:
+        if text_hash:
+            cache.delete(text_hash)
 
 
 def check_may_be_promoted(session: Session, version: int) -> None:

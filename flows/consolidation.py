@@ -150,10 +150,10 @@ def describe_nothing(learned: Learned, error: FineTuningError) -> Candidate:
 def delete_traces(flow_run_id: str) -> None:
     """Delete what MLflow's lineage and this machine's cache hold of the deleted documents that the run unlearns."""
     with open_session(get_settings()) as session:
-        deleted = list_deleted(session, flow_run_id)
-        if deleted:
-            delete_cached(build_representation_cache(get_settings()), deleted)
-            ModelRegistry(get_settings()).forget_documents({each.id for each in deleted})
+        deleted = {each.id: each.text_hash for each in list_deleted(session, flow_run_id)}
+    if deleted:
+        delete_cached(build_representation_cache(get_settings()), deleted.values())
+        ModelRegistry(get_settings()).forget_documents(deleted)
 
 
 @task_with_neighbours

@@ -18,6 +18,7 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 from feedback.unlearning import Withdrawal, delete_document, withdraw_lessons
 from flows import consolidation
 from flows.consolidation import consolidate
+from registry.annotations import list_annotations, replace_annotations
 from registry.cache import hash_files
 from registry.jobs import add_job, get_job
 from registry.keys import Scope, add_key
@@ -26,7 +27,7 @@ from registry.models import ModelRegistry
 from registry.outcome import Decision, Outcome
 from registry.served_model import ServedModel
 from registry.settings import Settings
-from registry.tables import Document, Job, JobDocument, JobType
+from registry.tables import AnnotationBase, Document, Job, JobDocument, JobType
 from tests.flows.test_consolidation import RUN_ID, database_url, fit_and_save, learn, list_consolidations, run_job
 from tests.flows.test_feedback import add_feedback
 
@@ -138,10 +139,13 @@ def test_withdrawn_lesson_of_a_reviewer_leaves_what_another_taught_before(
 ) -> None:
     document_id = learn(session, 1)
     [before] = load_learned(session)
-    annotations = session.get_one(Document, document_id)
-    wrong = add_job(session, JobType.FEEDBACK, [annotations.id], "rui")
+    document = session.get_one(Document, document_id)
+    first = list_annotations(session, document_id)[0]
+    replace_annotations(session, document, [AnnotationBase(**first.model_dump(include={*AnnotationBase.model_fields}))])
+    wrong = add_job(session, JobType.FEEDBACK, [document_id], "rui")
     assert run_job(session, wrong.id).decision == Decision.PROMOTED
-    assert list_learned_lessons(session) == {document_id: wrong.id}
+    assert [len(data.spans) for data in load_learned(session)] == [1]
+    assert len(before.spans) > 1
     withdraw_lessons(session, Withdrawal(reviewers=["rui"]), "ana")
     assert load_learned(session) == [before]
     outcome = run_job(session, run_consolidation(session, monkeypatch).id)
