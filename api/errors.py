@@ -16,6 +16,7 @@ _DESCRIPTIONS = {
     403: "The API key lacks the scope",
     404: "Something that the path or the body names does not exist",
     409: "The request contradicts what is stored",
+    410: "The document was deleted; `detail` says whether a model has learned it, and since when none has",
     412: "The record was changed after it was read: read it again",
     413: "The body is too large, or its JSON has too many values",
     415: "The file is neither a PDF nor plain text",

@@ -1,10 +1,10 @@
 """The bodies of requests and responses."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, HttpUrl, model_validator
 
 from feedback.job_state import JobStatus
 from intake.location import Location
@@ -136,13 +136,51 @@ class FeedbackRequest(RequestBody):
     note: Note | None = None
 
 
+def _to_utc(since: datetime) -> datetime:
+    try:
+        return since.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("Give a time between the years 1 and 9999 in UTC") from error
+
+
+class WithoutRequest(RequestBody):
+    """What a new version is never to have learned: the lessons that meet all criteria given.
+
+    A lesson is what one job teaches of one document. Without it, the document counts as an earlier job taught it, if
+    one did. What a job still waits to teach is left out, too.
+    """
+
+    document_ids: Annotated[list[Text], Field(min_length=1, max_length=MOST_DOCUMENTS, fail_fast=True)] | None = Field(
+        None, description="Only lessons on these documents"
+    )
+    reviewers: Annotated[list[PersonName], Field(min_length=1, max_length=100, fail_fast=True)] | None = Field(
+        None, description="Only lessons of jobs triggered by one of these, or with an annotation of one of these"
+    )
+    since: Annotated[AwareDatetime, AfterValidator(_to_utc)] | None = Field(
+        None, description="Only lessons of jobs created at this time or later"
+    )
+
+    @model_validator(mode="after")
+    def _check_any(self) -> "WithoutRequest":
+        if not (self.document_ids or self.reviewers or self.since):
+            raise ValueError("Give document_ids, reviewers or since")
+        return self
+
+
 class TrainingRunRequest(RequestBody):
-    """A request to train on many documents in one run."""
+    """A request to train on many documents in one run, or to make a version without some of what was learned."""
 
     document_ids: Annotated[list[Text], Field(max_length=MOST_DOCUMENTS, fail_fast=True)] | None = Field(
         None, description="Reviewed documents. Default: all documents with approved annotations"
     )
+    without: WithoutRequest | None = Field(None, description="What to unlearn, instead of `document_ids`")
     triggered_by: PersonName | None = Field(None, description="Default: the name of the API key")
+
+    @model_validator(mode="after")
+    def _check_one(self) -> "TrainingRunRequest":
+        if self.document_ids is not None and self.without:
+            raise ValueError("Give document_ids to learn, or `without` to unlearn, not both")
+        return self
 
 
 class JobLinks(BaseModel):
@@ -154,7 +192,7 @@ class JobLinks(BaseModel):
 
 
 class JobResponse(BaseModel):
-    """A request to learn, from feedback, for a training run or to hand over a consolidation, and its status."""
+    """A request to learn, from feedback or for a training run, to hand over a consolidation, or to unlearn."""
 
     job_id: str
     job_type: JobType

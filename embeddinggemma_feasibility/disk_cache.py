@@ -20,7 +20,7 @@ _Entry = TypeVar("_Entry")
 
 
 class DiskCache:
-    """Files and folders, each named by a SHA-256, in a folder that only its owner can read.
+    """Files and folders, each named by 64 hexadecimal digits of hashes, in a folder that only its owner can read.
 
     Above `max_bytes`, the entries that were not used for longest are deleted. Each process may exceed the limit by 1 %:
     it lists the folder, which takes long with many entries, only after it has added that much.
@@ -74,6 +74,14 @@ class DiskCache:
         except OSError as error:
             _logger.warning("The cache %s cannot store an entry: %s", self._folder, error)
 
+    def delete(self, start: str) -> None:
+        """Delete the entries whose names start so; raises OSError if one of them cannot be deleted."""
+        with contextlib.suppress(FileNotFoundError):  # there is no folder yet
+            for entry in _list_starting(self._folder, start):
+                _delete(entry)
+            if left := _list_starting(self._folder, start):
+                raise OSError(f"{left[0]} cannot be deleted: check the permissions of the cache's folder")
+
     def _write(self, entry: Path, write: Callable[[Path], object]) -> None:
         """Create the entry in a temporary folder first, so that no process sees half of it."""
         with tempfile.TemporaryDirectory(dir=self._folder) as temporary:
@@ -107,6 +115,11 @@ def _list_entries(folder: Path) -> list[tuple[int, int, Path]]:
                 size = _measure(Path(entry)) if entry.is_dir() else status.st_size
                 entries.append((status.st_mtime_ns, size, Path(entry)))
     return sorted(entries)
+
+
+def _list_starting(folder: Path, start: str) -> list[Path]:
+    with os.scandir(folder) as found:
+        return [Path(entry) for entry in found if entry.name.startswith(start)]
 
 
 def _measure(entry: Path) -> int:

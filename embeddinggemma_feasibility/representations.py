@@ -1,5 +1,6 @@
 """A document as the tagger's head reads it: computed by the encoder once, and kept on disk."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,14 @@ class Representation:
         if not (_is_within(loaded.features, rows) and _is_within(loaded.sentence_of_word, len(loaded.sentences))):
             raise OSError(f"{file} is damaged")
         return loaded
+
+
+def hash_text(text: str) -> str:
+    """Return half of a text's SHA-256: the names of its representations in a cache start with it, and so do no others.
+
+    The other half of a name is that of the hash of the encoding.
+    """
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _is_within(indices: Tensor, length: int) -> bool:

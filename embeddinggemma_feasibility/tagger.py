@@ -19,7 +19,7 @@ from embeddinggemma_feasibility.calibration import Calibration
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.encoders import Encoder, has_bfloat16, load_encoder
 from embeddinggemma_feasibility.lora import add_lora
-from embeddinggemma_feasibility.representations import FORMAT, Representation
+from embeddinggemma_feasibility.representations import FORMAT, Representation, hash_text
 from embeddinggemma_feasibility.span_crf import SCORED_TAGS, TAGS, constrain_transitions, rank_spans, unflatten_scores
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from embeddinggemma_feasibility.windows import EncodedDocument, Window, encode_document, split_windows, words_between
@@ -134,7 +134,7 @@ class Tagger(nn.Module):
 
     def cache_key(self, text: str) -> str:
         """Return the key of a text's representation in a cache."""
-        return hashlib.sha256(f"{self.encoding_sha256()} {text}".encode()).hexdigest()
+        return hash_text(text) + self.encoding_sha256()[:32]
 
     def encoding_sha256(self) -> str:
         """Return the hash of all that a representation depends on, apart from the text."""

@@ -32,13 +32,14 @@ def announce_run(session: Session, job_ids: Sequence[str], outcome: Outcome) -> 
 def announce_jobs(session: Session, decision: Decision, versions: Mapping[str, str | None], reason: str) -> None:
     """Announce that a decision holds for jobs, given with the version that learned each.
 
-    A job that failed or was cancelled is not announced, nor is the hand-over of a consolidation: it is no feedback.
+    A job that failed or was cancelled is not announced, nor one that is no feedback: the hand-over of a consolidation,
+    or a request to unlearn.
     """
     if decision not in _EVENTS or not (webhooks := list_subscribers(session, _EVENTS[decision])):
         return
     for job_id, version in versions.items():
         job_type = get_job(session, job_id).type
-        if job_type != JobType.CONSOLIDATION:
+        if job_type not in {JobType.CONSOLIDATION, JobType.UNLEARNING}:
             documents = _list_ids("document_ids", list_job_documents(session, [job_id]))
             data = {"job_id": job_id, "job_type": job_type, "decision": decision, "version": version, "reason": reason}
             add_event(session, webhooks, _EVENTS[decision], data | documents)

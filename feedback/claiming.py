@@ -10,7 +10,7 @@ from sqlmodel import Session, and_, col, or_, select, update
 from feedback.announcements import announce_run
 from feedback.time_limits import utc_now
 from registry.documents import check_documents_exist
-from registry.jobs import UNANSWERED, add_job, get_job, list_documents_by_job
+from registry.jobs import UNANSWERED, WAITING, add_job, get_job, list_documents_by_job
 from registry.outcome import Decision, Outcome
 from registry.tables import Job, JobDocument, JobType
 
@@ -26,7 +26,7 @@ def find_unlaunched_job(session: Session, now: datetime, longest_pause_seconds: 
     A pause that ends later than the longest one is void: the clock was set back.
     """
     until, latest = col(Job.paused_until), now + timedelta(seconds=longest_pause_seconds)
-    query = select(Job).where(UNANSWERED, Job.run_id.is_(None), or_(until.is_(None), until <= now, until > latest))
+    query = select(Job).where(WAITING, Job.run_id.is_(None), or_(until.is_(None), until <= now, until > latest))
     return session.exec(query.order_by(col(Job.number)).limit(1)).first()
 
 
@@ -36,10 +36,10 @@ def store_launched_run(session: Session, job_id: str, failures: int, run_id: str
     session.exec(update(Job).where(same).values(launched_run_id=run_id))
 
 
-def list_unanswered_runs(session: Session) -> list[str]:
-    """Return the ids of the runs that are to answer jobs but have not."""
-    query = select(Job.run_id).where(UNANSWERED, Job.run_id.is_not(None)).distinct()
-    return [str(run_id) for run_id in session.exec(query)]
+def list_unanswered_runs(session: Session) -> dict[str, bool]:
+    """Return the ids of the runs that are to answer jobs but have not, and whether each is a consolidation."""
+    query = select(Job.run_id, Job.type).where(UNANSWERED, Job.run_id.is_not(None)).distinct()
+    return {str(run_id): job_type == JobType.UNLEARNING for run_id, job_type in session.exec(query)}
 
 
 def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[Job]:
@@ -52,10 +52,11 @@ def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[J
     claimed together in groups that halve at each failure. This isolates one bad job, while 200 jobs that only waited
     for a server are learned in a few runs.
 
-    A consolidation is handed over by a run of its own, so that its refusal refuses no feedback.
+    A consolidation is handed over by a run of its own, so that its refusal refuses no feedback. Requests to unlearn are
+    claimed by consolidations.
     """
     own_type, failures = session.exec(select(Job.type, Job.failures).where(Job.id == job_id)).first() or (None, 0)
-    waits = and_(UNANSWERED, col(Job.claiming_run_id).is_(None), Job.type != JobType.CONSOLIDATION)
+    waits = and_(WAITING, col(Job.claiming_run_id).is_(None), Job.type != JobType.CONSOLIDATION)
     along = and_(waits, Job.failures < _SUSPECT_FAILURES)
     if own_type == JobType.CONSOLIDATION:
         along = false()
@@ -63,7 +64,7 @@ def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[J
         others = select(Job.id).where(waits, Job.failures == failures, Job.id != job_id).order_by(col(Job.number))
         along = col(Job.id).in_(others.limit(max(_MAX_SUSPECTS >> (failures - _SUSPECT_FAILURES), 1) - 1))
     claimed_before = col(Job.claiming_run_id) == flow_run_id
-    own = and_(UNANSWERED, or_(claimed_before, col(Job.id) == job_id))
+    own = and_(WAITING, or_(claimed_before, col(Job.id) == job_id))
     decision = col(Job.outcome)["decision"].as_string()
     failed_here = and_(claimed_before, decision.in_([Decision.FAILED, Decision.CANCELLED]))
     if session.exec(select(Job.id).where(claimed_before).limit(1)).first():
@@ -127,8 +128,8 @@ def set_aside_documents(session: Session, job_ids: Sequence[str], reasons: Mappi
 def release_jobs(session: Session, run_id: str, reason: str) -> Sequence[Job]:
     """Release the jobs of a run that ended without answering them, count the failure, and return them.
 
-    They are launched again, except those with MAX_FAILURES failures, which are answered with the reason. If two
-    processes release the jobs of one run at once, one of them does.
+    They are launched again, except those with MAX_FAILURES failures, which are answered with the reason; a request to
+    unlearn is launched again for ever. If two processes release the jobs of one run at once, one of them does.
     """
     reason = reason.replace("\0", "")  # PostgreSQL stores no NUL characters
     updated = session.exec(
@@ -140,7 +141,7 @@ def release_jobs(session: Session, run_id: str, reason: str) -> Sequence[Job]:
     )
     released = updated.scalars().all()
     for job in released:
-        if job.failures >= MAX_FAILURES:
+        if job.failures >= MAX_FAILURES and job.type != JobType.UNLEARNING:
             answer = f"{job.failures} runs failed, the last because: {reason}. The annotations are kept."
             job.outcome = Outcome(decision=Decision.FAILED, reason=answer, flow_run_id=run_id, decided_at=utc_now())
             session.add(job)
@@ -166,10 +167,14 @@ def split_jobs(session: Session, job_ids: Sequence[str], reason: str) -> None:
 
 
 def cancel_jobs(session: Session, run_id: str) -> None:
-    """Answer the jobs of a run that was cancelled in Prefect; if it is retried there, it claims them again."""
+    """Answer the jobs of a run that was cancelled in Prefect; if it is retried there, it claims them again.
+
+    A request to unlearn is left: nobody can take it back.
+    """
     reason = "The run was cancelled in Prefect. The annotations are kept: send the feedback again to learn from them."
     outcome = Outcome(decision=Decision.CANCELLED, reason=reason, flow_run_id=run_id, decided_at=utc_now())
-    session.exec(update(Job).where(*_unanswered_by(run_id)).values(outcome=outcome, claiming_run_id=run_id))
+    of_run = (*_unanswered_by(run_id), WAITING)
+    session.exec(update(Job).where(*of_run).values(outcome=outcome, claiming_run_id=run_id))
 
 
 def is_rerun_by_hand(session: Session, job_id: str, flow_run_id: str) -> bool:

@@ -13,18 +13,21 @@ from registry.tables import Job, JobType
 
 _LEAST_NEW_DOCUMENTS, _LEAST_NEW_ANNOTATIONS = 20, 1000
 _LEAST_NEW_SHARE = 1 / 4  # of all learned documents
+HANDOVER_KEY = "consolidation "  # the id of the flow run follows: the idempotency key of the job that hands over
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A consolidated model: its MLflow run, the snapshot of `get_snapshot` it was fitted on, and what it was fitted on.
 
-    `description` is a sentence for people.
+    `description` is for people. All requests to unlearn up to the number `withdrawals` were stored before its documents
+    were read. Without an MLflow run, no model could be made of what is left after them.
     """
 
-    mlflow_run_id: str
+    mlflow_run_id: str | None
     snapshot: int
     description: str
+    withdrawals: int = 0
 
 
 def find_due_consolidation(session: Session) -> Job | None:
@@ -49,12 +52,13 @@ def add_consolidation(session: Session, flow_run_id: str, candidate: Candidate) 
 
     Raises ConflictError if another process adds it at the same time.
     """
-    key = f"consolidation {flow_run_id}"
+    key = f"{HANDOVER_KEY}{flow_run_id}"
     if added := find_job_by_key(session, key):
         return added
     job = add_job(session, JobType.CONSOLIDATION, [], "consolidation", candidate.description)
     job.idempotency_key = key
     job.candidate_run_id, job.candidate_snapshot = candidate.mlflow_run_id, candidate.snapshot
+    job.candidate_withdrawals = candidate.withdrawals
     session.add(job)
     session.flush()
     return job
@@ -64,9 +68,9 @@ def find_candidate(session: Session, job_ids: Sequence[str]) -> Candidate | None
     """Return the candidate that the jobs of a run hand over, None for jobs that are feedback."""
     query = select(Job).where(col(Job.id).in_(job_ids), Job.type == JobType.CONSOLIDATION)
     job = session.exec(query).first()
-    if job is None or job.candidate_run_id is None or job.candidate_snapshot is None:
+    if job is None or job.candidate_snapshot is None:
         return None
-    return Candidate(job.candidate_run_id, job.candidate_snapshot, job.note or "")
+    return Candidate(job.candidate_run_id, job.candidate_snapshot, job.note or "", job.candidate_withdrawals or 0)
 
 
 def describe_handover(candidate: Candidate, learned_meanwhile: int) -> str:

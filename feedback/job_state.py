@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from registry.outcome import Decision
-from registry.tables import Job
+from registry.tables import Job, JobType
 
 
 class JobStatus(StrEnum):
@@ -42,6 +42,8 @@ def find_job_state(job: Job, runs: Mapping[str, RunState]) -> JobState:
         effect = f" {job.outcome.effect.summary}" if job.outcome.effect else ""
         return JobState(_get_final_status(job.outcome.decision), job.outcome.reason + effect)
     run = runs.get(job.run_id or "")
+    if run and job.type == JobType.UNLEARNING:
+        run = _describe_unlearning(run)
     if run and run.status != JobStatus.FAILED:
         return JobState(run.status, run.message)
     failures, reason = job.failures, job.last_failure
@@ -51,6 +53,15 @@ def find_job_state(job: Job, runs: Mapping[str, RunState]) -> JobState:
         return JobState(JobStatus.PENDING, "No run was launched yet")
     failed = f"{failures} run{'s' * (failures != 1)} failed, the last because: {reason}"
     return JobState(JobStatus.PENDING, f"Another run will be launched: {failed}")
+
+
+def _describe_unlearning(run: RunState) -> RunState:
+    """Return the state of the consolidation that is to answer a job: after it, a run on feedback answers the job."""
+    if run.status == JobStatus.COMPLETED:
+        return RunState(JobStatus.RUNNING, run.message)
+    if run.status == JobStatus.CANCELLED:
+        return RunState(JobStatus.FAILED, "it was cancelled in Prefect")
+    return run
 
 
 def _get_final_status(decision: Decision) -> JobStatus:

@@ -19,6 +19,7 @@ from feedback.consolidation import find_due_consolidation
 from feedback.job_state import JobStatus, RunState
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits, utc_now
+from feedback.unlearning import find_unlaunched_unlearning, is_being_handed_over
 from registry.database import translate_database_errors
 from registry.errors import UnavailableError
 from registry.jobs import get_snapshot, list_job_documents
@@ -31,8 +32,8 @@ class Launcher:
     """Starts the deployment for waiting jobs, when woken and at regular intervals.
 
     The jobs of a failed, crashed or deleted run are launched again after a pause; those of a cancelled run are answered
-    as cancelled. When no job waits and enough is new, it starts a consolidation. Several API processes may each have
-    a launcher: what they have to agree on is in the jobs' rows.
+    as cancelled. When no job waits and enough is new, or when something is to be unlearned, it starts a consolidation.
+    Several API processes may each have a launcher: what they have to agree on is in the jobs' rows.
     """
 
     def __init__(
@@ -65,41 +66,65 @@ class Launcher:
         with translate_database_errors(), Session(self._engine) as session:
             run_ids = list_unanswered_runs(session)
             states = self._prefect.read_states(run_ids) if run_ids else {}
-            for run_id in run_ids:
-                self._settle(session, run_id, states.get(run_id, _UNKNOWN_RUN))
+            for run_id, is_consolidation in run_ids.items():
+                state = states.get(run_id, _UNKNOWN_RUN)
+                if is_consolidation:
+                    self._settle_unlearning(session, run_id, state)
+                else:
+                    self._settle(session, run_id, state)
             job = find_unlaunched_job(session, self._clock(), self._limits.longest_pause_seconds)
-            if job and not any(state.status == JobStatus.PENDING for state in states.values()):
+            beginning = (run_id for run_id, state in states.items() if state.status == JobStatus.PENDING)
+            if job and all(run_ids[run_id] for run_id in beginning):
                 run_id = self._prefect.start(job, list_job_documents(session, [job.id]))
                 store_launched_run(session, job.id, job.failures, run_id)
                 session.commit()
 
     def start_due_consolidation(self) -> None:
-        """Start a consolidation if one is due and none runs; crash one that has died.
+        """Start a consolidation if one is due, or if something is to be unlearned, and none runs; crash one that died.
 
         Raises UnavailableError if Prefect or the database does not answer.
         """
         with translate_database_errors(), Session(self._engine) as session:
+            request = find_unlaunched_unlearning(session, self._clock(), self._limits.longest_pause_seconds)
             snapshot = get_snapshot(session)
-            if snapshot == self._considered_snapshot:
+            if not request and snapshot == self._considered_snapshot:
                 return
-            if job := find_due_consolidation(session):
+            job = find_due_consolidation(session)
+            if request or job:
                 running = self._prefect.read_consolidations()
                 for run_id, state in running.items():
                     self._prefect.end_if_silent(run_id, state)
                 if running:
                     return
+            if request:
+                run_id = self._prefect.start_unlearning(request)
+                store_launched_run(session, request.id, request.failures, run_id)
+                session.commit()
+                return
+            if job:
                 self._prefect.start_consolidation(job)
             self._considered_snapshot = snapshot
+
+    def _settle_unlearning(self, session: Session, run_id: str, state: RunState) -> None:
+        """Release the requests of a consolidation that has ended, unless it is being handed over."""
+        if state.status == JobStatus.CANCELLED:
+            self._release(session, run_id, "It was cancelled in Prefect")
+        elif state.status == JobStatus.COMPLETED and not is_being_handed_over(session, run_id):
+            self._release(session, run_id, "Its model was not promoted")
+        else:
+            self._settle(session, run_id, state)
+
+    def _release(self, session: Session, run_id: str, reason: str) -> None:
+        for job in release_jobs(session, run_id, reason):
+            _logger.warning("Run %s, failure %d of job %s: %s", run_id, job.failures, job.id, reason)
+            job.paused_until = self._clock() + timedelta(seconds=self._limits.pause_before_launch(job.failures))
+            session.add(job)
+        session.commit()
 
     def _settle(self, session: Session, run_id: str, state: RunState) -> None:
         """Release or answer the jobs of a run that has ended without an answer; crash a run that has died."""
         if state.status == JobStatus.FAILED:
-            reason = state.message or "Prefect gives no reason"
-            for job in release_jobs(session, run_id, reason):
-                _logger.warning("Run %s, failure %d of job %s: %s", run_id, job.failures, job.id, reason)
-                job.paused_until = self._clock() + timedelta(seconds=self._limits.pause_before_launch(job.failures))
-                session.add(job)
-            session.commit()
+            self._release(session, run_id, state.message or "Prefect gives no reason")
         elif state.status == JobStatus.CANCELLED:
             cancel_jobs(session, run_id)
             session.commit()

@@ -104,6 +104,17 @@ class PrefectRuns:
         )
 
     @_needs_prefect
+    def start_unlearning(self, job: Job) -> str:
+        """Start a consolidation for a request to unlearn, and return the run's id as `start` does."""
+        run = self._client.create_flow_run_from_deployment(
+            self._get_deployment(self._settings.consolidation_deployment).id,
+            name=f"unlearn what was withdrawn up to job {job.number}",
+            idempotency_key=f"{job.id} {job.failures}",
+            tags=[job.type],
+        )
+        return str(run.id)
+
+    @_needs_prefect
     def read_consolidations(self) -> dict[str, RunState]:
         """Return the states of the consolidations that are due and have not ended, by their ids."""
         deployment = self._get_deployment(self._settings.consolidation_deployment)

@@ -83,13 +83,15 @@ def decide(training_set: TrainingSet, comparison: Comparison) -> tuple[Decision,
     wrong were as likely to be lost as won, so many lost or more would have a probability below 0.01 (McNemar's exact
     test, 1947, one-sided; decision 0003).
 
+    A version that unlearns is promoted whatever its score.
+
     A part of a refused batch may be too small to do much harm, so it is refused if that probability is below 0.3, or if
     the champion finds less than half as much of what is marked in its documents as in others. What a person insists on
     is promoted.
     """
     challenger, champion = comparison.challenger, comparison.champion
     if challenger is None:
-        return Decision.NOT_TRAINED, "No model was trained: the documents were deleted."
+        return Decision.NOT_TRAINED, "No model was trained: the documents were deleted, or what they taught withdrawn."
     if champion is None:
         return Decision.PROMOTED, "Promoted: it is the first version, and it finds entities."
     count = len(training_set.measured)
@@ -106,6 +108,8 @@ def _judge(
     insisting = ", ".join(training_set.insisting)
     documents = f"{len(training_set.measured)} documents that neither has seen"
     scores = f"value F1 {after:.3f}, version {champion.version} {before:.3f}, on {documents}"
+    if training_set.unlearnings:
+        return Decision.PROMOTED, f"Promoted whatever its score, since it unlearns: {scores}."
     if insisting:
         return Decision.PROMOTED, f"Promoted: {scores}. {insisting} insisted on the annotations."
     if training_set.is_suspected and comparison.agreement < before / 2:

@@ -5,7 +5,7 @@ from sqlmodel import Session, col, select
 from feedback.announcements import announce_jobs, announce_promotion
 from feedback.versions import DECISION, FROM, MADE, find_newest_promoted, trace
 from registry.outcome import Decision
-from registry.tables import Job
+from registry.tables import Job, JobType
 
 _BEFORE = " Before: "
 
@@ -36,7 +36,8 @@ def notice_promotion(session: Session, champion: str | None) -> list[str]:
 
 def _change_jobs(session: Session, version: str, by: str) -> tuple[list[str], list[str]]:
     """Return the ids of the jobs that are set aside, and of those that count as learned again."""
-    query = select(Job.id, MADE, FROM, DECISION).where(MADE.is_not(None)).order_by(col(Job.number))
+    teaches = Job.type != JobType.UNLEARNING
+    query = select(Job.id, MADE, FROM, DECISION).where(MADE.is_not(None), teaches).order_by(col(Job.number))
     jobs = session.exec(query).all()
     parents = {made: parent for _, made, parent, _ in jobs}
     if version not in parents:

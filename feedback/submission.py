@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlmodel import Session
 
 from feedback.launcher import Launcher
+from feedback.unlearning import Withdrawal, withdraw_lessons
 from registry.annotations import (
     hash_annotations,
     list_annotated_documents,
@@ -25,7 +26,7 @@ from registry.jobs import (
     list_job_documents,
 )
 from registry.outcome import Decision
-from registry.tables import AnnotationBase, AnnotationStatus, Document, Job, JobType
+from registry.tables import AnnotationBase, AnnotationStatus, Document, Job, JobDocument, JobType
 
 
 def trigger_model_feedback(
@@ -41,7 +42,7 @@ def trigger_model_feedback(
 
     `annotations` replace those of the document; None keeps them. The annotations of the last feedback again, if they
     have not been changed since, or a known idempotency key, return the existing job; feedback whose job failed or was
-    cancelled becomes a new one.
+    cancelled, or that was withdrawn, becomes a new one.
 
     Raises InvalidInputError for annotations that do not fit the text and where there is nothing to learn, ConflictError
     for an idempotency key that came with other feedback.
@@ -58,7 +59,7 @@ def trigger_model_feedback(
     annotations_sha256 = hash_annotations(annotations)
     job = find_last_feedback(session, document.id)
     is_repeated = job is not None and job.annotations_sha256 == annotations_sha256 == stored_sha256
-    if job is None or not is_repeated or (job.outcome and job.outcome.decision.may_be_repeated):
+    if job is None or not is_repeated or _may_be_repeated(session, job, document.id):
         job = add_job(session, JobType.FEEDBACK, [document.id], triggered_by, note)
         job.annotations_sha256, job.idempotency_key = annotations_sha256, idempotency_key
         session.add(job)
@@ -86,6 +87,14 @@ def create_training_run(
     if len(document_ids) > MOST_DOCUMENTS:
         raise InvalidInputError(f"A training run has {MOST_DOCUMENTS} documents at most, not {len(document_ids)}")
     job = add_job(session, JobType.TRAINING_RUN, document_ids, triggered_by)
+    session.commit()
+    launcher.wake()
+    return job
+
+
+def request_unlearning(session: Session, launcher: Launcher, withdrawal: Withdrawal, triggered_by: str) -> Job:
+    """Commit a request for a version that never learned some lessons, and wake the launcher; see `withdraw_lessons`."""
+    job = withdraw_lessons(session, withdrawal, triggered_by)
     session.commit()
     launcher.wake()
     return job
@@ -119,6 +128,13 @@ def check_queue_has_space(session: Session, max_waiting_jobs: int) -> None:
     """Raise TooManyError if as many jobs wait as are allowed to."""
     if count_waiting_jobs(session) >= max_waiting_jobs:
         raise TooManyError(f"{max_waiting_jobs} jobs are waiting already: send this one later")
+
+
+def _may_be_repeated(session: Session, job: Job, document_id: str) -> bool:
+    """Tell whether the same feedback again becomes a new job: no version has learned it, or none is to."""
+    lesson = session.get_one(JobDocument, (job.id, document_id))
+    failed = job.outcome is not None and job.outcome.decision.may_be_repeated
+    return failed or lesson.withdrawn_by is not None
 
 
 def _check_same_feedback(

@@ -11,6 +11,7 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 from feedback.claiming import are_suspected
 from feedback.consolidation import Candidate, find_candidate
 from feedback.replay import choose_replay_documents
+from feedback.unlearning import is_obsolete, list_handed_over
 from registry.lessons import list_learned_lessons, list_lessons, load_lessons
 from registry.tables import Job, JobDocument
 
@@ -23,8 +24,9 @@ class TrainingSet:
 
     `replay` stands for all `earlier_count` documents that were learned before. `lessons` holds, for each document of
     both, the job that teaches it. With a `candidate`, the run hands over a consolidation, and `training` holds the
-    documents learned meanwhile. The jobs are suspected if runs failed on them, or a larger batch with them was refused.
-    `insisted` names who insists on learning a document, by its id.
+    documents learned meanwhile; `unlearnings` are the requests to unlearn that it answers. An obsolete candidate may
+    bring back what was unlearned. The jobs are suspected if runs failed on them, or a larger batch with them was
+    refused. `insisted` names who insists on learning a document, by its id.
     """
 
     job_ids: list[str]
@@ -34,6 +36,8 @@ class TrainingSet:
     lessons: Mapping[str, str]
     candidate: Candidate | None = None
     is_suspected: bool = False
+    unlearnings: list[str] = field(default_factory=list)
+    is_obsolete: bool = False
     insisted: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -69,6 +73,8 @@ def load_training_set(session: Session, job_ids: list[str]) -> TrainingSet:
         lessons={**training, **replay},
         candidate=candidate,
         is_suspected=are_suspected(session, job_ids),
+        unlearnings=list_handed_over(session, job_ids) if candidate else [],
+        is_obsolete=candidate is not None and is_obsolete(session, candidate),
         insisted=_list_insisted(session, job_ids),
     )
 

@@ -50,13 +50,14 @@ def list_versions_that_learned(
 ) -> list[LearnedAnnotation]:
     """Return the versions whose own jobs taught an annotation of a document, newest first.
 
-    It is live in those that the served version comes from, unless a later one of these learned the document without it.
+    It is live in those that the served version comes from, unless a later one of these learned the document without it,
+    or unlearned what was taught.
     """
     lessons = _list_lessons(session, document_id)
     live = _find_origins(session, served, lessons) if served and lessons else set[str]()
     found = dict[str, LearnedAnnotation]()
     for each in lessons:
-        annotation, is_live = each.find(annotation_id), each.version in live
+        annotation, is_live = each.find(annotation_id), each.version in live and not each.is_unlearned
         if annotation is None and is_live:
             live = set()
         elif annotation and each.version not in found:
@@ -75,6 +76,7 @@ class _VersionLesson:
     job_id: str
     outcome: Outcome
     lesson: Lesson
+    is_unlearned: bool
 
     def find(self, annotation_id: str) -> LessonAnnotation | None:
         """Return an annotation of the lesson."""
@@ -89,7 +91,9 @@ def _list_lessons(session: Session, document_id: str) -> Sequence[_VersionLesson
     for job, taught in session.exec(query.order_by(col(Job.number).desc())):
         challenger = job.outcome.challenger if job.outcome else None
         if job.outcome and challenger and challenger.version and taught.lesson:
-            lessons.append(_VersionLesson(challenger.version, job.id, job.outcome, taught.lesson))
+            unlearning = session.get(Job, taught.withdrawn_by) if taught.withdrawn_by else None
+            is_unlearned = unlearning is not None and unlearning.outcome is not None
+            lessons.append(_VersionLesson(challenger.version, job.id, job.outcome, taught.lesson, is_unlearned))
     return lessons
 
 

@@ -67,27 +67,31 @@ def publish_report(
 
 @translate_http_errors("Prefect")
 def publish_set_aside(reasons: Mapping[str, str]) -> None:
-    """Publish a table in Prefect of the documents that are set aside, with what they contradict."""
-    rows = [{"document": document_id, "contradiction": reason} for document_id, reason in reasons.items()]
-    count = len(rows)
-    description = (
-        f"{count} document{'s are' if count != 1 else ' is'} set aside. Change the annotations and send them again, or "
-        "insist on them with POST /jobs/{job_id}/teach."
-    )
-    create_table_artifact(rows[:_ROWS_SHOWN], "set-aside", description)
+    """Publish in Prefect which documents are set aside, with what they contradict."""
+    count = len(reasons)
+    title = f"{count} document{'s are' if count != 1 else ' is'} set aside"
+    lines = [
+        f"# {title}",
+        "",
+        "Change the annotations and send them again, or insist on them with `POST /jobs/{job_id}/teach`.",
+        "",
+        *(f"- `{document_id}`: {_escape(reason)}" for document_id, reason in list(reasons.items())[:_ROWS_SHOWN]),
+    ]
+    create_markdown_artifact("\n".join(lines), "set-aside", title)
 
 
 @translate_http_errors("Prefect")
 def publish_consolidation(candidate: Candidate, job_id: str) -> None:
     """Publish a report in Prefect: what the candidate was fitted on, and which job hands it over."""
-    url = ModelRegistry(get_settings()).get_run_url(candidate.mlflow_run_id)
     lines = [
         f"# {candidate.description}",
         "",
         f"- Job `{job_id}` hands it over: the run of that job teaches it what was learned after job "
-        f"{candidate.snapshot}, compares it with the champion, and promotes it unless it is worse.",
-        f"- [Run in MLflow]({url})",
+        f"{candidate.snapshot}, compares it with the champion, and promotes it unless it is worse. If it "
+        "unlearns, it is promoted even then; if no model resulted, none is served any more.",
     ]
+    if candidate.mlflow_run_id:
+        lines.append(f"- [Run in MLflow]({ModelRegistry(get_settings()).get_run_url(candidate.mlflow_run_id)})")
     create_markdown_artifact("\n".join(lines), "report", candidate.description)
 
 

@@ -9,12 +9,19 @@ from prefect.states import Completed
 from torch import nn
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
-from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult, consolidate_model
+from embeddinggemma_feasibility.contract_data_trainer import FineTuningError, FineTuningResult, consolidate_model
 from embeddinggemma_feasibility.device import choose_device
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.trained_model import TrainedModel
 from feedback.consolidation import Candidate, FeedbackFirst, add_consolidation
 from feedback.contradictions import Contradiction, find_contradictions
+from feedback.unlearning import (
+    claim_unlearnings,
+    delete_cached,
+    get_last_withdrawal,
+    is_unlearning_due,
+    list_deleted,
+)
 from flows.artifacts import Progress, publish_consolidation, publish_contradictions
 from flows.task_types import computing_task, task_with_neighbours
 from registry.cache import build_representation_cache
@@ -29,11 +36,18 @@ from registry.settings import get_settings
 
 @dataclass(frozen=True)
 class Learned:
-    """All learned documents, read after `snapshot` was taken; `lessons` has the job that teaches each."""
+    """All learned documents, read after `snapshot` was taken, and after the requests to unlearn up to `withdrawals`.
+
+    `lessons` has the job that teaches each document. `unlearnings` are the requests that this run is to answer. While
+    any request is unanswered, the champion has learned what is withdrawn, and the run takes nothing from it.
+    """
 
     snapshot: int
     documents: list[AnnotationData]
     lessons: Mapping[str, str]
+    withdrawals: int = 0
+    unlearnings: tuple[str, ...] = ()
+    keeps_adapter: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,19 +62,26 @@ class Champion:
 def consolidate() -> State[None]:
     """Fit a model from nothing on the learned documents, and add the job that hands it over.
 
-    It lets feedback go first. A retry continues where the run stopped: it neither fits nor hands over twice.
+    It lets feedback go first. A retry continues where the run stopped: it neither fits nor hands over twice. If
+    something is to be unlearned, that is gone from the documents; traces of deleted documents are deleted, too.
     """
     flow_run_id, progress = str(runtime.flow_run.id), Progress()
     candidate, fitted = find_candidate(flow_run_id), None
     if candidate is None:
         feedback_first = FeedbackFirst(_has_feedback)
         feedback_first.hold()
-        learned = load_learned()
-        if not learned.documents:
+        learned = load_learned(flow_run_id)
+        if not learned.documents and not learned.unlearnings:
             return Completed(message="No document was learned yet: there is nothing to consolidate")
-        champion = load_champion()
-        fitted = fit(learned, champion, feedback_first, progress)
-        candidate = save_candidate(flow_run_id, learned, champion, fitted)
+        champion = load_champion() if learned.keeps_adapter else None
+        try:
+            fitted = fit(learned, champion, feedback_first, progress)
+            candidate = save_candidate(flow_run_id, learned, champion, fitted)
+        except FineTuningError as error:
+            if not learned.unlearnings:
+                raise
+            candidate = describe_nothing(learned, error)
+    delete_traces(flow_run_id)
     job_id = hand_over(flow_run_id, candidate)
     report(candidate, job_id)
     if fitted:
@@ -77,12 +98,18 @@ def find_candidate(flow_run_id: str) -> Candidate | None:
 
 
 @task_with_neighbours
-def load_learned() -> Learned:
-    """Load all that was learned."""
+def load_learned(flow_run_id: str) -> Learned:
+    """Claim the requests to unlearn, and load all that was learned and is not withdrawn.
+
+    In two transactions: the first writes, and on SQLite would keep others from writing as long as the documents load.
+    """
     with open_session(get_settings()) as session:
-        snapshot = get_snapshot(session)
+        unlearnings = tuple(claim_unlearnings(session, flow_run_id))
+    with open_session(get_settings()) as session:
+        is_due, withdrawals, snapshot = is_unlearning_due(session), get_last_withdrawal(session), get_snapshot(session)
         lessons = list_learned_lessons(session)
-        return Learned(snapshot, load_lessons(session, lessons), lessons)
+        documents = load_lessons(session, lessons)
+        return Learned(snapshot, documents, lessons, withdrawals, unlearnings, keeps_adapter=not is_due)
 
 
 @task_with_neighbours
@@ -118,16 +145,36 @@ def save_candidate(
     count, all_count, types = len(fitted.learned), len(learned.documents), len(fitted.model.served.types)
     documents = f"{count} of {all_count} documents" if count < all_count else f"{count} document{'s' * (count != 1)}"
     description = (
-        f"Consolidation: fitted from nothing on {documents} "
+        f"{'Unlearning' if learned.unlearnings else 'Consolidation'}: fitted from nothing on {documents} "
         f"with {types} type{'s' * (types != 1)} in {fitted.seconds:.0f} s."
     )
+    if learned.unlearnings:
+        adapter = "The adapter was trained anew on them." if fitted.model.full.adapted_spans else "It has no adapter."
+        description = f"{description} Nothing is from an earlier version. {adapter}"
     lineage = Lineage(
         training={data.document_id: learned.lessons[data.document_id] for data in learned.documents},
         replay={},
         adapter_version=champion.version if champion else None,
     )
-    run_id = ModelRegistry(get_settings()).save_candidate(flow_run_id, fitted, lineage, learned.snapshot, description)
-    return Candidate(run_id, learned.snapshot, description)
+    known = (learned.snapshot, description, learned.withdrawals)
+    return Candidate(ModelRegistry(get_settings()).save_candidate(flow_run_id, fitted, lineage, *known), *known)
+
+
+def describe_nothing(learned: Learned, error: FineTuningError) -> Candidate:
+    """Return what is handed over if no model results from what is left."""
+    reason = str(error) if learned.documents else "Nothing is left to learn from"
+    description = f"Unlearning: {reason[0].upper()}{reason[1:].rstrip('.')}."
+    return Candidate(None, learned.snapshot, description, learned.withdrawals)
+
+
+@task_with_neighbours
+def delete_traces(flow_run_id: str) -> None:
+    """Delete what MLflow's lineage and this machine's cache hold of the deleted documents that the run unlearns."""
+    with open_session(get_settings()) as session:
+        deleted = {each.id: each.text_hash for each in list_deleted(session, flow_run_id)}
+    if deleted:
+        delete_cached(build_representation_cache(get_settings()), deleted.values())
+        ModelRegistry(get_settings()).forget_documents(deleted)
 
 
 @task_with_neighbours

@@ -27,6 +27,7 @@ from feedback.rollback import notice_promotion
 from feedback.screening import explain_objections
 from feedback.time_limits import utc_now
 from feedback.training_set import TrainingSet, load_training_set
+from feedback.unlearning import end_unlearning
 from flows.artifacts import Progress, publish_report, publish_set_aside
 from flows.task_types import computing_task, task_with_neighbours
 from registry.cache import build_representation_cache
@@ -74,8 +75,10 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
     training_set = load_annotations(flow_run_id, request)
     if not training_set.job_ids:
         return Completed(message="There is no feedback to learn from: another run has answered it already")
-    champion, challenger = load_models(flow_run_id)
-    candidate = load_candidate(training_set.candidate) if training_set.candidate else None
+    if (candidate_run := training_set.candidate) and (training_set.is_obsolete or not candidate_run.mlflow_run_id):
+        return Completed(message=hand_over_nothing(flow_run_id, training_set, candidate_run).reason)
+    champion, challenger = load_models(flow_run_id, training_set)
+    candidate = load_candidate(candidate_run) if candidate_run else None
     if champion and not (candidate or challenger):
         training_set = set_aside(flow_run_id, training_set, champion, screen(training_set, champion))
         if not training_set.job_ids:
@@ -114,10 +117,35 @@ def load_annotations(flow_run_id: str, request: LearningRequest) -> TrainingSet:
 
 
 @task_with_neighbours
-def load_models(flow_run_id: str) -> tuple[Model | None, Model | None]:
-    """Load the champion and, if this run was interrupted after its training, the challenger."""
+def hand_over_nothing(flow_run_id: str, training_set: TrainingSet, candidate: Candidate) -> Outcome:
+    """Answer for a consolidation that is obsolete, or from which no model resulted: then none is served any more."""
+    outcome = Outcome(decision=Decision.NOT_PROMOTED, reason="", flow_run_id=flow_run_id)
+    answered, retired = training_set.job_ids, None
+    if training_set.is_obsolete:
+        outcome.reason = f"Not promoted: it may have learned what was withdrawn since. {candidate.description}"
+    elif training_set.training:
+        outcome.reason = f"{candidate.description} Something was learned meanwhile: another consolidation follows."
+    else:
+        retired = ModelRegistry(get_settings()).retire_champion()
+        outcome.decision = Decision.NOT_TRAINED
+        outcome.reason = f"{candidate.description} No version is served until there is feedback to learn from."
+        answered = [*training_set.job_ids, *training_set.unlearnings]
+    with open_session(get_settings()) as session:
+        answer_jobs(session, answered, outcome)
+        if retired:
+            end_unlearning(session, training_set.unlearnings, retired, build_representation_cache(get_settings()))
+    return outcome
+
+
+@task_with_neighbours
+def load_models(flow_run_id: str, training_set: TrainingSet) -> tuple[Model | None, Model | None]:
+    """Load the champion and, if this run was interrupted after training from it, or from the candidate, the challenger.
+
+    What was trained from an earlier champion may have learned what the champion has unlearned.
+    """
     registry = ModelRegistry(get_settings())
-    version, trained = registry.find_champion(), registry.find_challenger(flow_run_id)
+    version = registry.find_champion()
+    trained = registry.find_challenger(flow_run_id, None if training_set.candidate else version)
     champion = Model(registry.load_model(version), version=version) if version else None
     return champion, Model(trained[1], mlflow_run_id=trained[0]) if trained else None
 
@@ -125,7 +153,7 @@ def load_models(flow_run_id: str) -> tuple[Model | None, Model | None]:
 @task_with_neighbours
 def load_candidate(candidate: Candidate) -> Model:
     """Load the consolidated model that this run hands over."""
-    trained = ModelRegistry(get_settings()).load_candidate(candidate.mlflow_run_id)
+    trained = ModelRegistry(get_settings()).load_candidate(str(candidate.mlflow_run_id))
     return Model(trained, mlflow_run_id=candidate.mlflow_run_id)
 
 
@@ -232,16 +260,21 @@ def register(flow_run_id: str, training_set: TrainingSet, challenger: Model | No
 def promote(training_set: TrainingSet, outcome: Outcome) -> None:
     """Make the new version the champion if that was decided, and answer the jobs; refused jobs are tried in parts.
 
+    A promoted version that unlearns answers the requests, too.
+
     Raises OvertakenError if another version was promoted since the new one was compared with the champion.
     """
-    if outcome.decision == Decision.PROMOTED and outcome.challenger and outcome.challenger.version:
+    version = outcome.challenger.version if outcome.challenger else None
+    if outcome.decision == Decision.PROMOTED and version:
         compared = outcome.champion.version if outcome.champion else None
-        ModelRegistry(get_settings()).promote_after(outcome.challenger.version, compared)
+        ModelRegistry(get_settings()).promote_after(version, compared)
     with open_session(get_settings()) as session:
         if outcome.decision == Decision.NOT_PROMOTED and len(training_set.job_ids) > 1:
             split_jobs(session, training_set.job_ids, outcome.reason)
         else:
-            answer_jobs(session, training_set.job_ids, outcome)
+            answer_jobs(session, [*training_set.job_ids, *training_set.unlearnings], outcome)
+        if training_set.unlearnings and version:
+            end_unlearning(session, training_set.unlearnings, int(version), build_representation_cache(get_settings()))
 
 
 @task_with_neighbours

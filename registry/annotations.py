@@ -196,7 +196,7 @@ def lock_annotations(session: Session, document_id: str) -> None:
     """
     unchanged = update(Document).where(col(Document.id) == document_id).values(filename=Document.filename)
     if not session.exec(unchanged.execution_options(synchronize_session=False)).rowcount:
-        raise build_missing_error(document_id)
+        raise build_missing_error(session, document_id)
 
 
 def _overwrite(session: Session, annotation: Annotation, new: AnnotationBase) -> None:

@@ -6,13 +6,14 @@ from sqlalchemy import ColumnElement, true
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, func, select
 
-from registry.errors import NotFoundError
-from registry.tables import Document
+from registry.errors import DeletedError, NotFoundError
+from registry.tables import DeletedDocument, Document
 
 
-def build_missing_error(document_id: str) -> NotFoundError:
-    """Return the error for a document that does not exist."""
-    return NotFoundError(f"There is no document {document_id}")
+def build_missing_error(session: Session, document_id: str) -> NotFoundError | DeletedError:
+    """Return the error for a document that does not exist: for a deleted one, it says what became of it."""
+    deleted = session.get(DeletedDocument, document_id)
+    return DeletedError(_describe(deleted)) if deleted else NotFoundError(f"There is no document {document_id}")
 
 
 def find_document_by_content(session: Session, sha256: str) -> Document | None:
@@ -21,21 +22,26 @@ def find_document_by_content(session: Session, sha256: str) -> Document | None:
 
 
 def get_document(session: Session, document_id: str, lock: bool = False) -> Document:
-    """Return a document; raises NotFoundError.
+    """Return a document; raises NotFoundError, and DeletedError for a deleted one.
 
     With `lock`, other transactions on PostgreSQL refer to it either before or not at all; SQLite has one writer.
     """
     document = session.get(Document, document_id, with_for_update=lock)
     if document is None:
-        raise build_missing_error(document_id)
+        raise build_missing_error(session, document_id)
     return document
 
 
+def is_stored(session: Session, document_id: str) -> bool:
+    """Tell whether a document exists now, though it may have been loaded before it was deleted."""
+    return session.exec(select(Document.id).where(Document.id == document_id)).first() is not None
+
+
 def check_documents_exist(session: Session, document_ids: Sequence[str]) -> None:
-    """Raise NotFoundError unless all these documents exist."""
+    """Raise NotFoundError, or DeletedError, unless all these documents exist."""
     known = set(session.exec(select(Document.id).where(col(Document.id).in_(document_ids))))
     if unknown := [document_id for document_id in document_ids if document_id not in known]:
-        raise build_missing_error(unknown[0])
+        raise build_missing_error(session, unknown[0])
 
 
 def list_documents(
@@ -46,3 +52,13 @@ def list_documents(
     query = select(Document).where(condition).options(defer(Document.text))  # type: ignore[arg-type]
     page = session.exec(query.order_by(col(Document.created_at).desc()).offset(offset).limit(limit)).all()
     return page, session.exec(select(func.count()).select_from(Document).where(condition)).one()
+
+
+def _describe(deleted: DeletedDocument) -> str:
+    when = f"Document {deleted.id} was deleted on {deleted.deleted_at:%Y-%m-%d at %H:%M} UTC"
+    if deleted.learned_from is None:
+        return f"{when}. No version of the model has learned it."
+    if deleted.unlearned_from is None:
+        job = f"/jobs/{deleted.unlearning_job_id}"
+        return f"{when}. It is not unlearned yet: job {deleted.unlearning_job_id} makes a version without it, see {job}"
+    return f"{when}. It is unlearned: versions from {deleted.unlearned_from} on were made without it."

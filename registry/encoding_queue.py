@@ -7,6 +7,7 @@ from collections import deque
 
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.encoders import load_encoder
+from embeddinggemma_feasibility.representations import hash_text
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from registry.errors import UnavailableError
@@ -33,6 +34,7 @@ class EncodingQueue:
         self._texts: deque[str] = deque()
         self._changed = threading.Condition()
         self._failed: str | None = None
+        self._current: str | None = None
         self._stopped = False
         self._extractions = threading.Semaphore(os.cpu_count() or 1)
         self._thread = threading.Thread(target=self._run, name="encoding", daemon=True)
@@ -77,6 +79,21 @@ class EncodingQueue:
                 f"This document of {len(text):,} characters is being read in the background: try again in a minute"
             )
 
+    def forget(self, text: str) -> None:
+        """Delete what is cached of a text, whose document was deleted, and encode it no more.
+
+        Raises UnavailableError if the cache cannot be changed.
+        """
+        with self._changed:
+            if text in self._texts:
+                self._texts.remove(text)
+            if text == self._current:
+                self._current = None
+        try:
+            self._cache.delete(hash_text(text))
+        except OSError as error:
+            raise UnavailableError(f"The document is deleted, but not what is cached of it: {error}") from error
+
     def _add_first(self, text: str) -> None:
         with self._changed:
             if text in self._texts:
@@ -90,13 +107,16 @@ class EncodingQueue:
         """Return the next text, None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._texts or self._stopped)
-            return None if self._stopped else self._texts.popleft()
+            self._current = None if self._stopped else self._texts.popleft()
+            return self._current
 
     def _run(self) -> None:
         os.nice(_NICENESS)  # on Linux, of this thread and of those that torch starts for it
         while (text := self._take()) is not None:
             try:
                 self._get_tagger().represent(text, self._cache)
+                if self._current is None:  # its document was deleted meanwhile
+                    self._cache.delete(hash_text(text))
             except UnavailableError as error:
                 _logger.warning("A text is left to its first extraction: %s", error)
             except Exception:

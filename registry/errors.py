@@ -36,6 +36,12 @@ class ConflictError(ContractFeedbackError):
     status_code = 409
 
 
+class DeletedError(ContractFeedbackError):
+    """The request names a document that was deleted."""
+
+    status_code = 410
+
+
 class OvertakenError(ContractFeedbackError):
     """Another version was promoted while a run learned from the champion before it."""
 

@@ -13,6 +13,7 @@ from registry.tables import Document, Job, JobDocument, JobType
 
 MOST_DOCUMENTS = 10_000  # of a job: SQLite takes 32,766 values in a query, Prefect 512 KB of parameters
 UNANSWERED = col(Job.outcome).is_(None)
+WAITING = and_(UNANSWERED, Job.type != JobType.UNLEARNING)  # for a run on feedback
 
 
 def add_job(
@@ -86,13 +87,16 @@ def list_documents_by_job(session: Session, job_ids: Sequence[str]) -> dict[str,
 
 
 def count_waiting_jobs(session: Session) -> int:
-    """Return the number of jobs without an answer."""
-    return session.exec(select(func.count()).select_from(Job).where(UNANSWERED)).one()
+    """Return the number of jobs without an answer, apart from those of the type `unlearning`."""
+    return session.exec(select(func.count()).select_from(Job).where(WAITING)).one()
 
 
 def get_snapshot(session: Session) -> int:
-    """Return the greatest number such that all jobs up to it are answered, 0 if there is none."""
-    first_unanswered = session.exec(select(func.min(col(Job.number))).where(UNANSWERED)).one()
+    """Return the greatest number such that all jobs up to it are answered, 0 if there is none.
+
+    Those of the type `unlearning` do not count: they teach nothing.
+    """
+    first_unanswered = session.exec(select(func.min(col(Job.number))).where(WAITING)).one()
     if first_unanswered:
         return first_unanswered - 1
     return session.exec(select(func.max(col(Job.number)))).one() or 0
@@ -109,7 +113,7 @@ def select_documents_in(state: DocumentState) -> ColumnElement[bool]:
     """Return a condition on documents: that they are in a state, and that no job of theirs waits."""
     last = _select_last_answers()
     of_state = last.c.is_promoted if state == DocumentState.LEARNED else last.c.is_set_aside
-    waiting = select(JobDocument.document_id).join(Job).where(UNANSWERED)
+    waiting = select(JobDocument.document_id).join(Job).where(WAITING)
     in_state = select(last.c.document_id).where(of_state)
     return and_(col(Document.id).in_(in_state), col(Document.id).not_in(waiting))
 
@@ -117,14 +121,17 @@ def select_documents_in(state: DocumentState) -> ColumnElement[bool]:
 def _select_last_answers() -> Subquery:
     """Select each document's last answered job: its number, whether it was promoted, and whether it is set aside.
 
-    A training run that was not promoted leaves its documents as they were: it brought no new annotations.
+    A training run that was not promoted leaves its documents as they were: it brought no new annotations. What was
+    withdrawn is set aside.
     """
     decision = col(Job.outcome)["decision"].as_string()
-    contradiction = col(JobDocument.contradiction)
-    is_promoted = and_(decision.in_(LEARNED), contradiction.is_(None))
+    contradiction, withdrawn = col(JobDocument.contradiction), col(JobDocument.withdrawn_by).is_not(None)
+    is_promoted = and_(decision.in_(LEARNED), contradiction.is_(None), not_(withdrawn))
     has_no_effect = and_(Job.type == JobType.TRAINING_RUN, not_(is_promoted))
     recency = func.row_number().over(partition_by=JobDocument.document_id, order_by=col(Job.number).desc())
-    is_set_aside = or_(decision.in_([Decision.NOT_PROMOTED, Decision.ROLLED_BACK]), contradiction.is_not(None))
+    is_set_aside = or_(
+        decision.in_([Decision.NOT_PROMOTED, Decision.ROLLED_BACK]), contradiction.is_not(None), withdrawn
+    )
     answers = (
         sqlalchemy.select(
             col(JobDocument.document_id),

@@ -13,6 +13,7 @@ from registry.outcome import LEARNED
 from registry.tables import AuditEntry, Document, Job, JobDocument, Lesson
 
 _AT_ONCE = 10_000  # SQLite takes 32,766 values in a query
+_COUNTS = col(JobDocument.withdrawn_by).is_(None)
 
 
 def take_lessons(session: Session, job_ids: Sequence[str], flow_run_id: str) -> None:
@@ -29,17 +30,17 @@ def take_lessons(session: Session, job_ids: Sequence[str], flow_run_id: str) -> 
 def list_lessons(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
     """Return the jobs' documents in the order of their upload, each with the newest of these jobs on it.
 
-    Documents that are set aside are left out.
+    What was set aside, or withdrawn while its job waited, is left out.
     """
     query = select(JobDocument.document_id, JobDocument.job_id).join(Document).join(Job)
-    query = query.where(col(JobDocument.job_id).in_(job_ids), col(JobDocument.contradiction).is_(None))
+    query = query.where(col(JobDocument.job_id).in_(job_ids), col(JobDocument.contradiction).is_(None), _COUNTS)
     return dict(session.exec(query.order_by(col(Document.created_at), col(Job.number))).all())
 
 
 def list_learned_lessons(session: Session, since: int = 0) -> dict[str, str]:
     """Return the learned documents, each with the job that taught it last, in the order of these jobs.
 
-    What was refused, or set aside, is not learned: a document then counts as its last promoted job taught it.
+    What was refused, set aside or withdrawn is not learned: a document then counts as its last promoted job taught it.
 
     With `since`, only documents whose job has a greater number.
     """
@@ -47,7 +48,7 @@ def list_learned_lessons(session: Session, since: int = 0) -> dict[str, str]:
     recency = func.row_number().over(partition_by=JobDocument.document_id, order_by=col(Job.number).desc())
     query = select(JobDocument.document_id, JobDocument.job_id, Job.number, recency.label("recency")).join(Job)
     taught = col(JobDocument.lesson).is_not(None), col(JobDocument.contradiction).is_(None)
-    last = query.where(decision.in_(LEARNED), *taught).subquery()
+    last = query.where(decision.in_(LEARNED), *taught, _COUNTS).subquery()
     learned = select(last.c.document_id, last.c.job_id).join(Document, col(Document.id) == last.c.document_id)
     learned = learned.where(last.c.recency == 1, last.c.number > since)
     return dict(session.exec(learned.order_by(last.c.number, col(Document.created_at))).all())

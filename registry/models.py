@@ -8,7 +8,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -44,6 +44,9 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 _SERVED, _TRAINING = "model", "training"  # folders of an MLflow run
 _SHA256 = {_SERVED: "model_sha256", _TRAINING: "training_sha256"}  # tags with the hashes of their files
 _SNAPSHOT, _SCORES, _PROMOTED_AT = "candidate_snapshot", "scores", "promoted_at"  # tags, too
+_WITHDRAWALS = "candidate_withdrawals"  # a tag
+_LINEAGE, _NO_PARENT = "lineage.json", "none"
+_PAGE = 100  # runs or versions that are asked for at once
 _MAX_TAG = 100_000  # characters that MLflow stores in a tag of a version
 _MISSING = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 
@@ -134,7 +137,7 @@ class ModelRegistry:
     def get_lineage(self, version: str) -> Lineage:
         """Return what a version was made from; raises NotFoundError."""
         with tempfile.TemporaryDirectory() as folder:
-            path = self._client.download_artifacts(str(self._get(version).run_id), "lineage.json", folder)
+            path = self._client.download_artifacts(str(self._get(version).run_id), _LINEAGE, folder)
             return Lineage.model_validate_json(Path(path).read_text())
 
     @_needs_mlflow()
@@ -161,14 +164,35 @@ class ModelRegistry:
         self.promote(version)
 
     @_needs_mlflow()
+    def retire_champion(self) -> int:
+        """Serve no version, as before the first, and return the number of the next; a retry does nothing more."""
+        while promoted := self._search(f"tags.{_PROMOTED_AT} != ''", _PAGE):
+            for version in promoted:
+                self._client.delete_model_version_tag(self._name, version.version, _PROMOTED_AT)
+        if self.find_alias():
+            self._client.delete_registered_model_alias(self._name, CHAMPION)
+        newest = self._search("version_number > 0")
+        return int(newest[0].version) + 1 if newest else 1
+
+    @_needs_mlflow()
+    def forget_documents(self, document_ids: Collection[str]) -> int:
+        """Remove documents from the lineage of all runs, and return in how many runs one of them was."""
+        changed, page = 0, None
+        while True:
+            runs = self._client.search_runs([self._experiment_id], max_results=_PAGE, page_token=page)
+            changed += sum(self._forget_in(str(run.info.run_id), document_ids) for run in runs)
+            if not (page := runs.token):
+                return changed
+
+    @_needs_mlflow()
     def save_challenger(self, flow_run_id: str, fine_tuning: FineTuningResult, lineage: Lineage) -> str:
         """Store a fine-tuned model, with its parameters and lineage, in an MLflow run; return the id of the run."""
-        tags = {"flow_run_id": flow_run_id, "parent_version": lineage.parent_version or "none"}
+        tags = {"flow_run_id": flow_run_id, "parent_version": lineage.parent_version or _NO_PARENT}
         started = int((time.time() - fine_tuning.seconds) * 1000)
         run = self._client.create_run(self._experiment_id, started, tags, f"challenger {flow_run_id[:8]}")
         run_id = str(run.info.run_id)
         log_fine_tuning(self._client, run_id, fine_tuning, len(lineage.replay))
-        self._client.log_dict(run_id, lineage.complete(fine_tuning).model_dump(), "lineage.json")
+        self._client.log_dict(run_id, lineage.complete(fine_tuning).model_dump(), _LINEAGE)
         with tempfile.TemporaryDirectory() as folder:
             fine_tuning.model.save(Path(folder) / _SERVED, Path(folder) / _TRAINING)
             self._client.log_artifacts(run_id, folder)
@@ -178,32 +202,41 @@ class ModelRegistry:
         return run_id
 
     @_needs_mlflow()
-    def find_challenger(self, flow_run_id: str) -> tuple[str, TrainedModel] | None:
-        """Return the model that a flow run has trained already, with the id of its MLflow run."""
+    def find_challenger(self, flow_run_id: str, parent_version: str | None) -> tuple[str, TrainedModel] | None:
+        """Return the model that a flow run has trained from this version already, with the id of its MLflow run."""
         query = f"tags.flow_run_id = '{flow_run_id}' and tags.trained = 'yes'"
+        query += f" and tags.parent_version = '{parent_version or _NO_PARENT}'"
         for run in self._client.search_runs([self._experiment_id], query):
             return str(run.info.run_id), self._load_model(str(run.info.run_id), run.data.tags)
         return None
 
     @_needs_mlflow()
     def save_candidate(
-        self, flow_run_id: str, fitted: FineTuningResult, lineage: Lineage, snapshot: int, description: str
+        self,
+        flow_run_id: str,
+        fitted: FineTuningResult,
+        lineage: Lineage,
+        snapshot: int,
+        description: str,
+        withdrawals: int = 0,
     ) -> str:
-        """Store a consolidated model, with the snapshot of its documents, in an MLflow run; return the run's id."""
+        """Store a consolidated model, with what was known when its documents were read, and return its MLflow run."""
         run_id = self.save_challenger(flow_run_id, fitted, lineage)
         self._client.set_tag(run_id, "mlflow.runName", f"consolidation {flow_run_id[:8]}")
         self._client.set_tag(run_id, "mlflow.note.content", description)
+        self._client.set_tag(run_id, _WITHDRAWALS, str(withdrawals))
         self._client.set_tag(run_id, _SNAPSHOT, str(snapshot))
         self._client.set_terminated(run_id)
         return run_id
 
     @_needs_mlflow()
-    def find_candidate(self, flow_run_id: str) -> tuple[str, int, str] | None:
-        """Return what a flow run has saved with `save_candidate`: the id of its MLflow run, snapshot, description."""
+    def find_candidate(self, flow_run_id: str) -> tuple[str, int, str, int] | None:
+        """Return what a flow run has saved: the id of its MLflow run, and what `save_candidate` was given."""
         for run in self._client.search_runs([self._experiment_id], f"tags.flow_run_id = '{flow_run_id}'"):
             tags = run.data.tags
             if _SNAPSHOT in tags:
-                return str(run.info.run_id), int(tags[_SNAPSHOT]), tags["mlflow.note.content"]
+                description, withdrawals = tags["mlflow.note.content"], int(tags.get(_WITHDRAWALS, 0))
+                return str(run.info.run_id), int(tags[_SNAPSHOT]), description, withdrawals
         return None
 
     @_needs_mlflow()
@@ -282,6 +315,18 @@ class ModelRegistry:
             _check_missing(error)
             raise NotFoundError(f"There is no model version {version}") from error
 
+    def _forget_in(self, run_id: str, document_ids: Collection[str]) -> bool:
+        """Remove documents from the lineage of a run, and tell whether it named one; a run may have none yet."""
+        if not any(file.path == _LINEAGE for file in self._client.list_artifacts(run_id)):
+            return False
+        with tempfile.TemporaryDirectory() as folder:
+            lineage = json.loads(Path(self._client.download_artifacts(run_id, _LINEAGE, folder)).read_text())
+        kept = {part: {name: of[name] for name in of if name not in document_ids} for part, of in lineage.items()}
+        if kept == lineage:
+            return False
+        self._client.log_dict(run_id, kept, _LINEAGE)
+        return True
+
     def _cache_folder(self, run_id: str, folder: Path, tag: str) -> None:
         sha256 = hash_files(folder)
         self._client.set_tag(run_id, tag, sha256)
@@ -317,7 +362,7 @@ class ModelRegistry:
             version=str(found.version),
             created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
             is_champion=str(found.version) == champion,
-            parent_version=None if parent == "none" else parent,
+            parent_version=None if parent == _NO_PARENT else parent,
             reason=found.description or "",
             scores=ModelScores(**{**json.loads(scores), "version": str(found.version)}),
             mlflow_run_id=run_id,

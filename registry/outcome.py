@@ -110,7 +110,7 @@ class Outcome(BaseModel):
     decision: Decision = Field(
         description="`not_promoted`: the feedback is set aside until it is sent again or the version is promoted; "
         "`rolled_back`: promoted, and set aside since a person went back to an earlier version; `not_trained`: all "
-        "documents were deleted; `failed` and `cancelled`: no model was made"
+        "documents were deleted, or withdrawn; `failed` and `cancelled`: no model was made"
     )
     reason: str = Field(description="Why, in one or two sentences")
     flow_run_id: str

@@ -42,7 +42,7 @@ class ServedModel:
         self._paused_until = 0.0
 
     def get(self) -> LoadedModel | None:
-        """Return the champion, or the model loaded last if that cannot be had; None before the first.
+        """Return the champion, or the model loaded last if that cannot be had; None if there is no champion.
 
         Raises UnavailableError if no model is loaded and none can be.
         """
@@ -62,7 +62,7 @@ class ServedModel:
 
     @property
     def loaded(self) -> LoadedModel | None:
-        """The model that was loaded last; None before the first."""
+        """The model that was loaded last; None if there was no champion."""
         return self._loaded
 
     def ask_again(self) -> None:
@@ -80,8 +80,10 @@ class ServedModel:
     def _update(self) -> None:
         try:
             champion = self._registry.find_champion()
-            if champion is None or (self._loaded and self._loaded.version == champion):
-                self._loaded = self._loaded and replace(self._loaded, warning=None)
+            if champion is None:  # before the first version, or since what is left teaches none
+                self._loaded = None
+            elif self._loaded and self._loaded.version == champion:
+                self._loaded = replace(self._loaded, warning=None)
             else:
                 self._loaded = LoadedModel(champion, self._registry.load_tagger(champion))
             self._error = None

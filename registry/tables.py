@@ -86,6 +86,24 @@ class Document(DocumentBase, table=True):
     text: str = Field(sa_type=Text)
 
 
+class DeletedDocument(SQLModel, table=True):
+    """What remains of a deleted document: when it was deleted, and which versions of the model have learned it.
+
+    Without `learned_from`, no version has. Otherwise, a job of the type `unlearning` has a version made without it.
+    """
+
+    id: str = Field(primary_key=True)
+    deleted_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+    learned_from: int | None = Field(default=None, description="The first version that may have learned it")
+    unlearning_job_id: str | None = Field(default=None, foreign_key="job.id", index=True)
+    unlearned_from: int | None = Field(
+        default=None, description="The version that was made without it; null until then, as for one never learned"
+    )
+    text_hash: str | None = Field(
+        default=None, description="`hash_text` of its text, to delete what is cached of it; null once it is unlearned"
+    )
+
+
 class AnnotationStatus(StrEnum):
     """Models learn from approved annotations only."""
 
@@ -123,11 +141,12 @@ class Annotation(AnnotationBase, table=True):
 
 
 class JobType(StrEnum):
-    """What requested the training, or the hand-over of a consolidated model."""
+    """What requested the training, the hand-over of a consolidated model, or a model without what was withdrawn."""
 
     FEEDBACK = "feedback"
     TRAINING_RUN = "training_run"
     CONSOLIDATION = "consolidation"
+    UNLEARNING = "unlearning"
 
 
 _UNANSWERED = text("outcome IS NULL")
@@ -171,9 +190,16 @@ class Job(SQLModel, table=True):
     insisted_by: str | None = Field(
         default=None, description="Who has it taught though it contradicts what was learned, or makes the model worse"
     )
-    candidate_run_id: str | None = Field(default=None, description="The MLflow run of the consolidated model")
+    candidate_run_id: str | None = Field(
+        default=None, description="The MLflow run of the consolidated model; null if no model could be made"
+    )
     candidate_snapshot: int | None = Field(
         default=None, description="All jobs up to this number were answered before that model's documents were read"
+    )
+
+    candidate_withdrawals: int | None = Field(
+        default=None,
+        description="All jobs of the type `unlearning` up to this number were stored before those documents were read",
     )
 
     @hybrid_property
@@ -216,6 +242,9 @@ class JobDocument(SQLModel, table=True):
     read_by: str | None = Field(default=None, description="The flow run that read the lesson")
     contradiction: str | None = Field(
         default=None, sa_type=Text, description="Why the document was set aside while others of its job were learned"
+    )
+    withdrawn_by: str | None = Field(
+        default=None, description="The job of the type `unlearning` since which the lesson counts no more"
     )
 
 

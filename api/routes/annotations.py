@@ -20,7 +20,7 @@ from registry.errors import StaleRevisionError
 from registry.tables import Annotation
 from registry.text_types import Text
 
-router = APIRouter(tags=["annotations"], responses=document_errors(404), route_class=GuardedRoute)
+router = APIRouter(tags=["annotations"], responses=document_errors(404, 410), route_class=GuardedRoute)
 RevisionDep = Annotated[
     str | None, Header(alias="If-Match", description="The revision that was read; a newer one is not changed")
 ]

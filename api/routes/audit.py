@@ -22,7 +22,7 @@ def read_audit_log(
     return _respond_page(session, offset, limit)
 
 
-@router.get("/documents/{document_id}/history", responses=document_errors(404))
+@router.get("/documents/{document_id}/history", responses=document_errors(404, 410))
 def read_history(
     document_id: Text, session: SessionDep, _: ReaderDep, offset: OffsetDep = 0, limit: LimitDep = 50
 ) -> Page[AuditEntryPublic]:

@@ -12,13 +12,20 @@ from api.errors import document_errors
 from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
 from api.services import Services
 from embeddinggemma_feasibility.annotation_data import Entity
+from feedback import unlearning
 from intake.location import locate
 from intake.reading import read_document
-from registry.audit import delete_old_values
 from registry.database import translate_database_errors
-from registry.documents import find_document_by_content, get_document, list_documents
+from registry.documents import (
+    build_missing_error,
+    find_document_by_content,
+    get_document,
+    is_stored,
+    list_documents,
+)
 from registry.errors import ConflictError, TooLargeError, UnavailableError
 from registry.jobs import DocumentState, select_documents_in
+from registry.keys import Scope
 from registry.tables import Document
 from registry.text_types import Text
 
@@ -91,7 +98,7 @@ def read_documents(
     return Page(items=items, total=total, offset=offset, limit=limit)
 
 
-@router.get("/{document_id}", response_model=DocumentPublic, responses=document_errors(404))
+@router.get("/{document_id}", response_model=DocumentPublic, responses=document_errors(404, 410))
 def read_one_document(document_id: Text, session: SessionDep, _: ReaderDep) -> Document:
     """Read the description of a document."""
     return get_document(session, document_id)
@@ -100,7 +107,7 @@ def read_one_document(document_id: Text, session: SessionDep, _: ReaderDep) -> D
 @router.get(
     "/{document_id}/content",
     response_class=Response,
-    responses={200: {"content": _ORIGINAL_FILE}, **document_errors(404)},
+    responses={200: {"content": _ORIGINAL_FILE}, **document_errors(404, 410)},
 )
 def read_content(document_id: Text, session: SessionDep, services: ServicesDep, _: ReaderDep) -> Response:
     """Download the original file."""
@@ -109,24 +116,34 @@ def read_content(document_id: Text, session: SessionDep, services: ServicesDep, 
 
 
 @router.get(
-    "/{document_id}/text", response_class=Response, responses={200: {"content": _PLAIN_TEXT}, **document_errors(404)}
+    "/{document_id}/text",
+    response_class=Response,
+    responses={200: {"content": _PLAIN_TEXT}, **document_errors(404, 410)},
 )
 def read_text(document_id: Text, session: SessionDep, _: ReaderDep) -> PlainTextResponse:
     """Read the document's text; all offsets count its characters."""
     return PlainTextResponse(get_document(session, document_id).text)
 
 
-@router.delete("/{document_id}", status_code=status.HTTP_204_NO_CONTENT, responses=document_errors(404, 409))
-def delete_document(document_id: Text, session: SessionDep, services: ServicesDep, _: AnnotatorDep) -> None:
-    """Delete a document with its annotations. Versions of the model that learned from it remain."""
+@router.delete("/{document_id}", status_code=status.HTTP_204_NO_CONTENT, responses=document_errors(404, 409, 410))
+def delete_document(document_id: Text, session: SessionDep, services: ServicesDep, caller: AnnotatorDep) -> None:
+    """Delete a document with its annotations.
+
+    If a model may have learned it, the key needs the scope `admin`, too, since nobody can take this back: a version
+    without it is made in the background, and earlier ones that may have learned it cannot be promoted any more.
+    `GET /documents/{id}` answers 410 and says when that is done.
+    """
     document = get_document(session, document_id, lock=True)  # what others still write of it would outlive it
-    delete_old_values(session, document_id)
-    session.delete(document)
+    text = document.text
+    if unlearning.delete_document(session, document, caller.name).learned_from:
+        caller.require(Scope.ADMIN)
     session.commit()
+    services.launcher.wake()
+    services.encoding.forget(text)
     services.store.delete(document_id)  # last: if the commit fails, as on a full disk, nothing is lost
 
 
-@router.get("/{document_id}/entities", responses=document_errors(404))
+@router.get("/{document_id}/entities", responses=document_errors(404, 410))
 def extract_entities(document_id: Text, session: SessionDep, services: ServicesDep, _: ReaderDep) -> EntitiesResponse:
     """Extract the document's entities with the current model; before the first feedback there are none.
 
@@ -137,7 +154,11 @@ def extract_entities(document_id: Text, session: SessionDep, services: ServicesD
     if model is None:
         return EntitiesResponse(document_id=document_id, model_version=None, entities=[])
     services.encoding.encode(document.text, model.tagger)
-    found = _add_locations(document, model.tagger.extract(document.text, services.cache), services)
+    entities = model.tagger.extract(document.text, services.cache)
+    if not is_stored(session, document_id):  # it was deleted meanwhile
+        services.encoding.forget(document.text)
+        raise build_missing_error(session, document_id)
+    found = _add_locations(document, entities, services)
     return EntitiesResponse(document_id=document_id, model_version=model.version, warning=model.warning, entities=found)
 
 

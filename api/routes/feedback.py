@@ -11,7 +11,13 @@ from api.errors import document_errors
 from api.job_responses import build_job_response
 from api.schemas import FeedbackRequest, JobResponse, TrainingRunRequest
 from feedback.job_state import find_job_state
-from feedback.submission import check_queue_has_space, create_training_run, trigger_model_feedback
+from feedback.submission import (
+    check_queue_has_space,
+    create_training_run,
+    request_unlearning,
+    trigger_model_feedback,
+)
+from feedback.unlearning import Withdrawal
 from registry.documents import get_document
 from registry.keys import Scope
 from registry.text_types import Text
@@ -25,7 +31,7 @@ IdempotencyKeyDep = Annotated[
 @router.post(
     "/documents/{document_id}/feedback",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=document_errors(400, 404, 409, 413),
+    responses=document_errors(400, 404, 409, 410, 413),
 )
 def submit_feedback(
     document_id: Text,
@@ -60,12 +66,22 @@ def submit_feedback(
     return response
 
 
-@router.post("/training-runs", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(400, 404, 409, 413))
+@router.post("/training-runs", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(400, 404, 409, 410, 413))
 def start_training_run(
     session: SessionDep, services: ServicesDep, caller: TrainerDep, request: TrainingRunRequest | None = None
 ) -> JobResponse:
-    """Train on many documents, or on all annotated ones, in one run. Returns 202 before training."""
+    """Train on many documents, or on all annotated ones, in one run. Returns 202 before training.
+
+    With `without`, make a version that never learned some of it: a consolidation in the background fits it from nothing
+    on the rest, and it is promoted whatever its score. Earlier versions remain. The key needs the scope `admin`, too.
+    """
     request = request or TrainingRunRequest()
     check_queue_has_space(session, services.settings.max_waiting_jobs)
-    job = create_training_run(session, services.launcher, request.document_ids, request.triggered_by or caller.name)
+    by = request.triggered_by or caller.name
+    if request.without:
+        caller.require(Scope.ADMIN)
+        withdrawal = Withdrawal(request.without.document_ids, request.without.reviewers, request.without.since)
+        job = request_unlearning(session, services.launcher, withdrawal, by)
+        return build_job_response(session, services, job, find_job_state(job, {}).status)
+    job = create_training_run(session, services.launcher, request.document_ids, by)
     return build_job_response(session, services, job, find_job_state(job, {}).status)

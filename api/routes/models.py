@@ -12,6 +12,7 @@ from api.dependencies import LimitDep, OffsetDep, ReaderDep, ServicesDep, Sessio
 from api.errors import document_errors
 from api.schemas import AnnotationOfVersion, LineageDetail, ModelDetail, ModelPage, Promotion, PromotionRequest
 from feedback.rollback import follow_promotion
+from feedback.unlearning import check_may_be_promoted
 from registry.audit import record_promotion
 from registry.lessons import find_lessons
 from registry.lineage import Origin, TaughtSpan
@@ -51,7 +52,7 @@ def read_model(
     return ModelDetail(**found.model_dump(), lineage=detail)
 
 
-@router.post("/{version}/promote", responses=document_errors(400, 404, 413))
+@router.post("/{version}/promote", responses=document_errors(400, 404, 409, 413))
 def promote_model(
     version: VersionDep,
     session: SessionDep,
@@ -62,9 +63,11 @@ def promote_model(
     """Serve this version from the next extraction on; promote an older one to roll back. It is loaded first.
 
     What it has not learned is set aside: no model learns it until somebody teaches it again. What was refused or set
-    aside, and this version has learned, counts as learned.
+    aside, and this version has learned, counts as learned. A version that may have learned a deleted document is
+    refused.
     """
     services.models.get_version(version)  # raises NotFoundError for one of another tool
+    check_may_be_promoted(session, int(version))
     services.models.load_tagger(version)
     champion = services.models.find_alias()
     services.models.promote(version)

@@ -137,5 +137,5 @@ def test_change_of_a_document_that_is_being_deleted_finds_no_document(start: Sta
     annotation = client.post(f"/documents/{document}/annotations", json=SECRET).json()["id"]
     change = list_changes(client, document, annotation)[name]
     deleted, refused = run_both(engine, Document, lambda: client.delete(f"/documents/{document}"), change)
-    assert (deleted.status_code, refused.status_code) == (204, 404)
-    assert refused.json()["detail"] == f"There is no document {document}"
+    assert (deleted.status_code, refused.status_code) == (204, 410)
+    assert refused.json()["detail"].startswith(f"Document {document} was deleted on ")

@@ -58,7 +58,7 @@ def test_deleted_document_and_its_annotations_are_not_found(http: httpx.Client) 
     document_id = upload_text(http, "delete")
     annotation = http.post(f"/documents/{document_id}/annotations", json=marked("Bell plc")).json()
     assert http.delete(f"/documents/{document_id}").status_code == 204
-    assert http.get(f"/documents/{document_id}").status_code == 404
+    assert http.get(f"/documents/{document_id}").status_code == 410
     assert http.put(f"/annotations/{annotation['id']}", json=marked("Bell plc")).status_code == 404
 
 

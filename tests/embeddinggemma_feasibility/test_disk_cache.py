@@ -67,6 +67,16 @@ def test_each_process_counts_the_entries_of_others(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {name(key) for key in range(20, 30)}
 
 
+def test_entries_that_start_with_the_hash_of_a_text_are_deleted_and_no_others(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "cache", 10_000)
+    cache.delete("a" * 32)
+    names = ["a" * 32 + "b" * 32, "a" * 32 + "c" * 32, "b" * 32 + "a" * 32]
+    for each in names:
+        cache.add(each, write_folder({"file": each}))
+    cache.delete("a" * 32)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [names[2]]
+
+
 def test_damaged_entry_is_missing_and_can_be_added_again(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path, 100)
     cache.add(name("a"), lambda path: path.write_text("damaged"))

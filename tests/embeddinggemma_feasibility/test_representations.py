@@ -10,7 +10,7 @@ from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.encoders import Encoder
-from embeddinggemma_feasibility.representations import Representation
+from embeddinggemma_feasibility.representations import Representation, hash_text
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.trained_model import TrainedModel
 from embeddinggemma_feasibility.training_config import TrainingConfig
@@ -118,6 +118,16 @@ def test_file_of_an_earlier_format_is_read_as_damaged(
     save_file({name: tensor for name, tensor in fields.items() if name != "sentences"}, tmp_path / "earlier")
     with pytest.raises(OSError, match="Cannot read"):
         Representation.load(tmp_path / "earlier", 1)
+
+
+def test_all_representations_of_a_text_and_no_others_start_with_its_hash(tiny_encoder: Encoder, tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path, 10**9)
+    for config in (TrainingConfig(), TrainingConfig(window_pieces=100)):
+        for text in ("Acme pays.", "Bell pays."):
+            Tagger(tiny_encoder, ["party"], config).represent(text, cache)
+    assert len(list(tmp_path.iterdir())) == 4
+    cache.delete(hash_text("Acme pays."))
+    assert [file.name[:32] for file in tmp_path.iterdir()] == [hash_text("Bell pays.")] * 2
 
 
 def test_format_chooses_the_representation(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:

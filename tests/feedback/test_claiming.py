@@ -63,7 +63,7 @@ def test_job_of_a_failed_run_waits_again_with_the_reason(session: Session) -> No
     job.launched_run_id = "run-1"
     session.add(job)
     claim_jobs(session, "run-1", job.id)
-    assert list_unanswered_runs(session) == ["run-1"]
+    assert list(list_unanswered_runs(session)) == ["run-1"]
     released = release_jobs(session, "run-1", "the disk is full")
     assert {job.id: job.failures for job in released} == {job.id: 1, other.id: 1}
     assert release_jobs(session, "run-1", "the disk is full") == []
@@ -76,7 +76,7 @@ def test_two_processes_that_see_the_same_failed_run_count_it_once(engine: Engine
     job, _ = add_feedback(session, "a")
     store_launched_run(session, job.id, 0, "run-1")
     session.commit()
-    assert list_unanswered_runs(session) == ["run-1"]
+    assert list(list_unanswered_runs(session)) == ["run-1"]
     assert len(release_jobs(session, "run-1", "the disk is full")) == 1
 
     def release_beside() -> int:
@@ -98,7 +98,7 @@ def test_run_whose_failure_was_counted_before_its_launch_was_stored_is_not_count
     store_launched_run(session, job.id, 0, "run-1")
     release_jobs(session, "run-1", "the disk is full")
     store_launched_run(session, job.id, 0, "run-1")  # by a second process, to which Prefect gave the same run
-    assert list_unanswered_runs(session) == []
+    assert list(list_unanswered_runs(session)) == []
 
 
 def test_paused_job_is_passed_over_until_its_pause_ends_or_the_clock_is_set_back(session: Session) -> None:

@@ -8,22 +8,24 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
 from prefect.events.filters import EventFilter, EventResourceFilter
-from prefect.states import Cancelled, Cancelling, Crashed, Failed, Pending, Running, Scheduled
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled
 from sqlalchemy import Engine
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from cli.installation import Stack
 from feedback.claiming import MAX_FAILURES, answer_jobs, claim_jobs
+from feedback.consolidation import Candidate, add_consolidation
 from feedback.job_state import JobStatus
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
 from feedback.submission import trigger_model_feedback
 from feedback.time_limits import TimeLimits
+from feedback.unlearning import claim_unlearnings, delete_document
 from registry.errors import UnavailableError
 from registry.jobs import add_job, get_snapshot, list_job_documents
 from registry.outcome import Decision
 from registry.settings import Settings
-from registry.tables import Job, JobType
+from registry.tables import Document, Job, JobType
 from tests.feedback.jobs import add_feedback, find_waiting_job, outcome
 from tests.registry.test_annotations import add_document, marked
 
@@ -343,3 +345,70 @@ def test_scheduled_consolidation_of_tomorrow_does_not_prevent_one_today(
     learn(session, 20)
     launcher.start_due_consolidation()
     assert len(read_consolidations(prefect)) == 1
+
+
+def request_unlearning(session: Session, name: str) -> Job:
+    """Delete a document that a version has learned."""
+    job, document_id = add_feedback(session, name)
+    answer_jobs(session, [job.id], outcome())
+    delete_document(session, session.get_one(Document, document_id), "ana")
+    session.commit()
+    return (
+        session.exec(select(Job).where(Job.type == JobType.UNLEARNING).order_by(col(Job.number).desc())).first() or job
+    )
+
+
+def look(session: Session, launcher: Launcher, request: Job) -> UUID | None:
+    """Have the launcher look once, and return the run that is to answer the request."""
+    launcher.launch_waiting()
+    launcher.start_due_consolidation()
+    session.refresh(request)
+    session.commit()
+    return UUID(request.run_id) if request.run_id else None
+
+
+def test_consolidation_is_started_once_for_what_is_to_be_unlearned_and_feedback_does_not_wait_for_it(
+    session: Session, engine: Engine, launcher: Launcher, prefect: PrefectRuns, clock: Clock
+) -> None:
+    requests = [request_unlearning(session, name) for name in "ab"]
+    for each in (launcher, Launcher(engine, prefect, LIMITS, clock.utc)):
+        run_id = look(session, each, requests[0])
+    assert read_consolidations(prefect) == [run_id]
+    assert look(session, launcher, requests[1]) is None, "the run under way claims it"
+    job = trigger_model_feedback(session, launcher, add_document(session), [marked("Bell")])
+    launcher.launch_waiting()
+    session.refresh(job)
+    assert job.launched_run_id
+
+
+@pytest.mark.parametrize("ended", [Crashed(message="its worker died"), Cancelled(), Completed()])
+def test_consolidation_that_ended_without_unlearning_is_started_again_for_ever(
+    session: Session, launcher: Launcher, server: SyncPrefectClient, clock: Clock, ended: State[None]
+) -> None:
+    request = request_unlearning(session, "a")
+    request.failures = MAX_FAILURES
+    session.add(request)
+    session.commit()
+    first = look(session, launcher, request)
+    assert first
+    server.set_flow_run_state(first, ended, force=True)
+    assert look(session, launcher, request) is None
+    assert (request.outcome, request.failures) == (None, MAX_FAILURES + 1)
+    clock.advance(LIMITS.longest_pause_seconds)
+    assert look(session, launcher, request) not in (None, first)
+
+
+def test_request_to_unlearn_waits_for_the_run_that_hands_its_consolidation_over(
+    session: Session, launcher: Launcher, server: SyncPrefectClient
+) -> None:
+    request = request_unlearning(session, "a")
+    run_id = look(session, launcher, request)
+    assert run_id
+    assert claim_unlearnings(session, str(run_id)) == [request.id]
+    handover = add_consolidation(session, str(run_id), Candidate("mlflow-run", 1, "All of it."))
+    session.commit()
+    server.set_flow_run_state(run_id, Completed(), force=True)
+    assert look(session, launcher, request) == run_id
+    answer_jobs(session, [handover.id], outcome(Decision.FAILED))
+    session.commit()
+    assert look(session, launcher, request) is None

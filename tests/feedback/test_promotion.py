@@ -137,5 +137,5 @@ def test_first_version_is_promoted() -> None:
 
 def test_without_a_challenger_the_reason_is_that_the_documents_were_deleted() -> None:
     assert decide(TrainingSet([], [], [], 0, {}), Comparison(score(5, "3"), None, 0, 0, 1.0)) == (
-        Decision.NOT_TRAINED, "No model was trained: the documents were deleted.",
+        Decision.NOT_TRAINED, "No model was trained: the documents were deleted, or what they taught withdrawn.",
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from sqlmodel import Session
 
 from feedback.rollback import follow_promotion
+from feedback.unlearning import Withdrawal, withdraw_lessons
 from feedback.versions import list_versions_that_learned
 from registry.annotations import list_annotations, replace_annotations, update_annotation
 from registry.outcome import Decision
@@ -77,3 +78,12 @@ def test_document_that_was_set_aside_within_its_job_was_not_learned(session: Ses
     session.get_one(JobDocument, (job_id, document.id)).contradiction = "It contradicts others"
     session.flush()
     assert summarise(session, document, annotation_id, "1") == []
+
+
+def test_annotation_is_not_live_once_it_is_unlearned(session: Session) -> None:
+    document, annotation_id = annotate(session)
+    learn(session, document.id, 1, None)
+    request = withdraw_lessons(session, Withdrawal([document.id]), "ana")
+    assert summarise(session, document, annotation_id, "1") == [("1", 1, True)]
+    answer(session, request, 2, 1, Decision.PROMOTED)
+    assert summarise(session, document, annotation_id, "2") == [("1", 1, False)]

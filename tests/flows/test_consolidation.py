@@ -83,7 +83,7 @@ def test_consolidation_of_everything_learned_is_handed_over_to_a_run_that_promot
 
 def test_feedback_learned_during_a_consolidation_is_in_what_it_promotes(session: Session, settings: Settings) -> None:
     earlier = learn(session, 1)
-    learned = consolidation.load_learned.fn()
+    learned = consolidation.load_learned.fn(RUN_ID)
     meanwhile = learn(session, 2)
     candidate = fit_and_save(learned)
     outcome = run_job(session, consolidation.hand_over.fn(RUN_ID, candidate))
@@ -103,7 +103,7 @@ def test_job_that_waits_during_the_snapshot_is_in_what_is_promoted_though_a_late
     get_job(session, waiting).claiming_run_id = "another run"
     session.commit()
     later = learn(session, 3)
-    candidate = fit_and_save(consolidation.load_learned.fn())
+    candidate = fit_and_save(consolidation.load_learned.fn(RUN_ID))
     get_job(session, waiting).claiming_run_id = None
     [document_id] = run_job(session, waiting).training_documents
     outcome = run_job(session, consolidation.hand_over.fn(RUN_ID, candidate))
@@ -113,7 +113,7 @@ def test_job_that_waits_during_the_snapshot_is_in_what_is_promoted_though_a_late
 def test_refused_consolidation_leaves_the_champion(session: Session, settings: Settings) -> None:
     jobs = [add_feedback(session, seed) for seed in range(8)]
     assert run_job(session, jobs[0]).decision == Decision.PROMOTED
-    learned = consolidation.load_learned.fn()
+    learned = consolidation.load_learned.fn(RUN_ID)
     wrong = [replace(data, spans=(Span(0, 5, "party"),)) for data in learned.documents]
     candidate = fit_and_save(replace(learned, documents=wrong))
     outcome = run_job(session, consolidation.hand_over.fn(RUN_ID, candidate))
@@ -142,7 +142,7 @@ def test_consolidation_retried_after_its_model_was_saved_hands_that_over_once(
     session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learn(session, 1)
-    candidate = fit_and_save(consolidation.load_learned.fn())
+    candidate = fit_and_save(consolidation.load_learned.fn(RUN_ID))
     learn(session, 2)
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", RUN_ID)
     runs = MlflowClient(settings.mlflow_tracking_uri).search_runs(["1"])

@@ -81,7 +81,7 @@ def test_steps_and_consolidations_are_made_again_from_their_lineage(session: Ses
     of_step = check_made_again(session, settings, "5")
     assert (of_step.parent_version, of_step.earlier_count, len(of_step.replay)) == ("4", 4, 4)
 
-    learned = consolidation.load_learned.fn()
+    learned = consolidation.load_learned.fn("a run")
     consolidate()
     session.expire_all()
     handed_over = session.exec(select(Job).where(Job.type == JobType.CONSOLIDATION)).one()
@@ -95,7 +95,7 @@ def test_steps_and_consolidations_are_made_again_from_their_lineage(session: Ses
 def test_hand_over_that_learned_something_is_made_again_from_its_lineage(session: Session, settings: Settings) -> None:
     for seed in range(1, 4):
         run_job(session, add_feedback(session, seed))
-    champion, learned = consolidation.load_champion.fn(), consolidation.load_learned.fn()
+    champion, learned = consolidation.load_champion.fn(), consolidation.load_learned.fn("a run")
     fitted = consolidation.fit.fn(learned, champion, FeedbackFirst(lambda: False), Progress())
     candidate = consolidation.save_candidate.fn("a run", learned, champion, fitted)
     run_job(session, add_feedback(session, 4))

@@ -94,7 +94,7 @@ def test_version_whose_files_were_changed_is_refused(
     with pytest.raises(UnusableModelError, match="promote another version"):
         registry.load_tagger(version)
     with pytest.raises(UnusableModelError):
-        registry.find_challenger("run-1")
+        registry.find_challenger("run-1", None)
 
 
 @pytest.mark.parametrize("name", ["measurements.json", "full/tagger.safetensors", "blind_1/tagger.json"])
@@ -189,10 +189,47 @@ def test_challenger_is_found_by_its_flow_run_once_trained(
     registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
 ) -> None:
     run_id = registry.save_challenger("run-1", tuned, lineage_of([]))
-    found = registry.find_challenger("run-1")
+    found = registry.find_challenger("run-1", None)
     assert found
     assert found[0] == run_id
-    assert registry.find_challenger("run-2") is None
+    assert registry.find_challenger("run-2", None) is None
+    assert registry.find_challenger("run-1", "1") is None, "it may have learned what version 1 has unlearned"
+
+
+def test_deleted_document_is_removed_from_the_lineage_of_all_runs_and_others_stay(
+    registry: ModelRegistry,
+    tuned: FineTuningResult,
+    contracts: list[AnnotationData],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("registry.models._PAGE", 2)
+    versions = [register(registry, tuned, contracts, f"run-{number}") for number in range(5)]
+    client = MlflowClient(settings.mlflow_tracking_uri)
+    [experiment] = {
+        client.get_run(registry.get_version(version).mlflow_run_id).info.experiment_id for version in versions
+    }
+    client.create_run(experiment)  # it has no lineage yet
+    before, deleted = registry.get_lineage("1"), contracts[1].document_id
+    assert deleted in before.training
+    assert deleted in before.replay
+    assert registry.forget_documents({deleted}) == 5
+    for version in versions:
+        after = registry.get_lineage(version)
+        assert before.training.keys() - after.training.keys() == {deleted}
+        assert before.replay.keys() - after.replay.keys() == {deleted}
+    assert registry.forget_documents({deleted}) == 0
+
+
+def test_retired_champion_leaves_no_version_to_serve_and_any_can_be_promoted_again(
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
+) -> None:
+    for run in ("run-1", "run-2"):
+        registry.promote(register(registry, tuned, contracts, run))
+    assert [registry.retire_champion() for _ in range(2)] == [3, 3]
+    assert registry.find_champion() is None
+    registry.promote("2")
+    assert registry.find_champion() == "2"
 
 
 def test_run_shows_parameters_loss_curve_and_scores_by_type(
