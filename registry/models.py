@@ -321,7 +321,10 @@ class ModelRegistry:
             return False
         with tempfile.TemporaryDirectory() as folder:
             lineage = json.loads(Path(self._client.download_artifacts(run_id, _LINEAGE, folder)).read_text())
-        kept = {part: {name: of[name] for name in of if name not in document_ids} for part, of in lineage.items()}
+        by_document = {part: of for part, of in lineage.items() if isinstance(of, dict)}
+        kept = lineage | {
+            part: {name: of[name] for name in of if name not in document_ids} for part, of in by_document.items()
+        }
         if kept == lineage:
             return False
         self._client.log_dict(run_id, kept, _LINEAGE)

@@ -103,5 +103,5 @@ def test_annotation_shows_the_versions_that_learned_it_though_it_is_deleted(
     }  # fmt: skip
     assert answer["live_since"] == learned_at == job.outcome.decided_at.isoformat().replace("+00:00", "Z")
     client.delete(f"/documents/{document}")
-    assert client.get(address).status_code == 404
+    assert client.get(address).status_code == 410
     assert client.get("/annotations/unknown/versions").status_code == 404

@@ -118,6 +118,7 @@ def api(
         encoder=tiny_encoder.name,
         cache_folder=str(folder / "cache"),
         requests_per_minute=1_000_000,
+        refusals_per_minute=1_000_000,
         webhook_private_addresses=True,
     )
     registry = ModelRegistry(settings)
