@@ -9,6 +9,7 @@ from sqlmodel import Session, col, func, select
 from registry.annotations import count_approved_annotations
 from registry.jobs import add_job, count_waiting_jobs, find_job_by_key
 from registry.lessons import list_learned_lessons
+from registry.outcome import LEARNED
 from registry.tables import Job, JobType
 
 _LEAST_NEW_DOCUMENTS, _LEAST_NEW_ANNOTATIONS = 20, 1000
@@ -71,6 +72,13 @@ def find_candidate(session: Session, job_ids: Sequence[str]) -> Candidate | None
     if job is None or job.candidate_snapshot is None:
         return None
     return Candidate(job.candidate_run_id, job.candidate_snapshot, job.note or "", job.candidate_withdrawals or 0)
+
+
+def are_set_aside(session: Session, job_ids: Sequence[str]) -> bool:
+    """Tell whether what any of these jobs taught is not learned any more, since a person went back."""
+    decision = col(Job.outcome)["decision"].as_string()
+    of_jobs = select(Job.id).where(col(Job.id).in_(job_ids), decision.not_in(LEARNED))
+    return session.exec(of_jobs.limit(1)).first() is not None
 
 
 def describe_handover(candidate: Candidate, learned_meanwhile: int) -> str:

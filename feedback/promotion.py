@@ -9,7 +9,7 @@ from embeddinggemma_feasibility.evaluation import LabelledValue, Predictions, ev
 from feedback.training_set import TrainingSet
 from registry.outcome import Corrections, Decision, DocumentChange, Effect, ModelScores
 
-_CHANCE, _CHANCE_FOR_SUSPECTS = 0.01, 0.3
+_CHANCE, _CHANCE_FOR_SUSPECTS = 0.01, 0.1
 _ENOUGH_MEASURED = 5
 _SET_ASIDE = (
     "This feedback is set aside: correct its annotations and send it again, or insist on them with "
@@ -81,11 +81,11 @@ def decide(training_set: TrainingSet, comparison: Comparison) -> tuple[Decision,
 
     It is promoted unless its score is lower by more than chance: if each value that only one of the two models gets
     wrong were as likely to be lost as won, so many lost or more would have a probability below 0.01 (McNemar's exact
-    test, 1947, one-sided; decision 0003).
+    test, 1947, one-sided; decision 0003). What the versions before it lost by chance is added to what it loses.
 
     A version that unlearns is promoted whatever its score.
 
-    A part of a refused batch may be too small to do much harm, so it is refused if that probability is below 0.3, or if
+    A part of a refused batch may be too small to do much harm, so it is refused if that probability is below 0.1, or if
     the champion finds less than half as much of what is marked in its documents as in others. What a person insists on
     is promoted.
     """
@@ -105,23 +105,36 @@ def _judge(
     training_set: TrainingSet, comparison: Comparison, champion: ModelScores, challenger: ModelScores
 ) -> tuple[Decision, str]:
     before, after = champion.unseen.value.f1, challenger.unseen.value.f1
-    insisting = ", ".join(training_set.insisting)
     documents = f"{len(training_set.measured)} documents that neither has seen"
     scores = f"value F1 {after:.3f}, version {champion.version} {before:.3f}, on {documents}"
     if training_set.unlearnings:
         return Decision.PROMOTED, f"Promoted whatever its score, since it unlearns: {scores}."
-    if insisting:
-        return Decision.PROMOTED, f"Promoted: {scores}. {insisting} insisted on the annotations."
+    if training_set.insisting:
+        return (
+            Decision.PROMOTED,
+            f"Promoted: {scores}. {', '.join(training_set.insisting)} insisted on the annotations.",
+        )
     if training_set.is_suspected and comparison.agreement < before / 2:
         found = f"version {champion.version} has value F1 {comparison.agreement:.3f} on them and {before:.3f} on others"
         return Decision.NOT_PROMOTED, f"Not promoted: the documents contradict what was learned: {found}. {_SET_ASIDE}"
     if after >= before:
         return Decision.PROMOTED, f"Promoted: {scores}."
     scores = f"{scores}, with {comparison.lost} values lost and {comparison.won} won"
+    if too_much := _describe_loss(training_set, comparison):
+        return Decision.NOT_PROMOTED, f"Not promoted: {scores}{too_much}. {_SET_ASIDE}"
+    return Decision.PROMOTED, f"Promoted: {scores}, which may be chance."
+
+
+def _describe_loss(training_set: TrainingSet, comparison: Comparison) -> str | None:
+    """Say why a loss is more than chance, None if it may be chance."""
     chance = _CHANCE_FOR_SUSPECTS if training_set.is_suspected else _CHANCE
-    if _probability_by_chance(comparison.lost, comparison.won) >= chance:
-        return Decision.PROMOTED, f"Promoted: {scores}, which may be chance."
-    return Decision.NOT_PROMOTED, f"Not promoted: {scores}, which is more than chance. {_SET_ASIDE}"
+    if _probability_by_chance(comparison.lost, comparison.won) < chance:
+        part = " for a part of what was refused together" if training_set.is_suspected else ""
+        return f", which is more than chance{part}"
+    lost, won = training_set.drift.lost + comparison.lost, training_set.drift.won + comparison.won
+    if _probability_by_chance(lost, won) < _CHANCE:
+        return f"; with the versions before it {lost} lost and {won} won, which is more than chance"
+    return None
 
 
 def _describe_effect(

@@ -13,20 +13,19 @@ from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity, S
 from embeddinggemma_feasibility.evaluation import Predictions, predicted_values
 from feedback.contradictions import Contradiction, list_unmarked
 from feedback.training_set import TrainingSet
-from registry.annotations import count_documents_of_types
-from registry.lessons import list_agreed_spans, list_learned_lessons
+from registry.lessons import count_learned_documents, list_agreed_spans, list_learned_lessons
 
 _LIKELY = 0.5
 _MOST_NAMED = 3  # pairs of types in a sentence
 
 
 def explain_objections(
-    session: Session, training_set: TrainingSet, unseen: Predictions, version: str
+    session: Session, training_set: TrainingSet, unseen: Predictions, version: str, known_types: Collection[str]
 ) -> dict[str, str]:
     """Return why documents are to be set aside, by their ids, in sentences for their reviewers.
 
-    `unseen` holds what the part of the version that is blind to each document finds in it. There is no objection to
-    documents that a person insists on.
+    `unseen` holds what the part of the version that is blind to each document finds in it; `known_types` are those of
+    the version. There is no objection to documents that a person insists on.
     """
     documents = [data for data in training_set.training if data.document_id not in training_set.insisted]
     learned = list_learned_lessons(session)
@@ -35,10 +34,11 @@ def explain_objections(
     objections = dict[str, Objection]()
     for data in documents:
         found, of_document = unseen[data.document_id], agreed.get(data.document_id, set())
-        if objection := find_objection(data, found, of_document):
+        if objection := find_objection(data, found, of_document, known_types):
             objections[data.document_id] = objection
     read = {each.type for objection in objections.values() for each in objection.contradicted}
-    documents_of_type = count_documents_of_types(session, read)
+    others = {document_id: job_id for document_id, job_id in learned.items() if document_id not in lessons}
+    documents_of_type = count_learned_documents(session, others, read)
     return {
         document_id: describe_objection(objection, version, documents_of_type)
         for document_id, objection in objections.items()
@@ -49,22 +49,29 @@ class Objection(NamedTuple):
     """What speaks against learning a document.
 
     `contradicted` are values that the champion reads in it, of `read` ones, and that are not marked as it reads them;
-    `taken_out` are learned annotations of two reviewers that are not there any more, of `agreed` ones.
+    `taken_out` are learned annotations of two reviewers that are not there any more, of `agreed` ones; `doubled` are
+    annotations of types that are not known, of text that is also marked as a known one, of `marked` annotations.
     """
 
     contradicted: list[Contradiction]
     read: int
     taken_out: list[Span]
     agreed: int
+    doubled: list[Span]
+    marked: int
 
 
-def find_objection(data: AnnotationData, found: Sequence[Entity], agreed: Collection[Span]) -> Objection | None:
+def find_objection(
+    data: AnnotationData, found: Sequence[Entity], agreed: Collection[Span], known_types: Collection[str]
+) -> Objection | None:
     """Return what speaks against learning a document, None if nothing does.
 
     `found` is what a calibrated tagger finds that has not learned from the document. Its values must not be marked as
     another type: two of them at least, and more than half. Of the values with a confidence of at least 0.5, at least
     three, and more than three quarters, must not be unmarked. Of the learned annotations that two reviewers `agreed`
-    on, at least three, and more than half, must not be taken out. Decision 0017 has the reasons of these numbers.
+    on, at least three, and more than half, must not be taken out. Of the annotations, at least three, and half, must
+    not mark text as a new type that is also marked as one of the `known_types`. Decision 0017 has the reasons of these
+    numbers.
     """
     likely = [entity for entity in found if entity.confidence >= _LIKELY]
     contradicted, read = list(list_unmarked(data, likely)), len(predicted_values(data, likely))
@@ -75,7 +82,13 @@ def find_objection(data: AnnotationData, found: Sequence[Entity], agreed: Collec
     taken_out = sorted(set(agreed) - set(data.spans))
     if not _are_most(taken_out, 3, 1 / 2, len(agreed)):
         taken_out = []
-    return Objection(contradicted, read, taken_out, len(agreed)) if contradicted or taken_out else None
+    known = {(span.start, span.end) for span in data.spans if span.type in known_types}
+    doubled = [span for span in data.spans if span.type not in known_types and (span.start, span.end) in known]
+    if len(doubled) < 3 or len(doubled) < len(data.spans) / 2:
+        doubled = []
+    if not (contradicted or taken_out or doubled):
+        return None
+    return Objection(contradicted, read, taken_out, len(agreed), doubled, len(data.spans))
 
 
 def _are_most(some: Sized, least: int, share: float, count: int) -> bool:
@@ -92,12 +105,16 @@ def _list_retyped(data: AnnotationData, found: Sequence[Entity]) -> Iterator[Con
 def describe_objection(objection: Objection, version: str, documents_of_type: Mapping[str, int]) -> str:
     """Return sentences for the reviewer, who may change the annotations or insist on them.
 
-    `documents_of_type` is the number of reviewed documents with annotations of each type.
+    `documents_of_type` is the number of other learned documents with annotations of each type.
     """
     parts = [_describe_pair(*pair, documents_of_type) for pair in _name_pairs(objection.contradicted)]
     if objection.taken_out:
         count, agreed = len(objection.taken_out), objection.agreed
         parts.append(f"it takes out {count} of {agreed} annotations that two reviewers agreed on")
+    if objection.doubled:
+        count, types = len(objection.doubled), len({span.type for span in objection.doubled})
+        new = f"{types} new type{'s' * (types != 1)}"
+        parts.append(f"{count} of {objection.marked} annotations mark as {new} what is marked as a known type, too")
     if objection.contradicted:
         count, read = len(objection.contradicted), objection.read
         parts.append(f"{count} of {read} values that version {version} reads in it are not marked as it reads them")
@@ -113,7 +130,7 @@ def _name_pairs(contradicted: Iterable[Contradiction]) -> list[tuple[str, str]]:
 
 def _describe_pair(marked: str, read: str, documents_of_type: Mapping[str, int]) -> str:
     documents = documents_of_type.get(read, 0)
-    others = f"{documents} reviewed document{'s' * (documents != 1)} call{'s' * (documents == 1)} {read}"
+    others = f"{documents} learned document{'s' * (documents != 1)} call{'s' * (documents == 1)} {read}"
     if marked == read:
         return f"it gives another extent to what {others}"
     if not marked:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from feedback.launcher import Launcher
 from feedback.unlearning import Withdrawal, withdraw_lessons
@@ -17,6 +17,7 @@ from registry.documents import check_documents_exist
 from registry.errors import ConflictError, InvalidInputError, TooManyError
 from registry.jobs import (
     MOST_DOCUMENTS,
+    DocumentState,
     add_job,
     count_waiting_jobs,
     find_job_by_key,
@@ -24,7 +25,9 @@ from registry.jobs import (
     list_contradictions,
     list_documents_with_feedback,
     list_job_documents,
+    select_documents_in,
 )
+from registry.lessons import store_lessons
 from registry.outcome import Decision
 from registry.tables import AnnotationBase, AnnotationStatus, Document, Job, JobDocument, JobType
 
@@ -41,8 +44,8 @@ def trigger_model_feedback(
     """Commit feedback on a document as a job and wake the launcher; the launch happens after the return.
 
     `annotations` replace those of the document; None keeps them. The annotations of the last feedback again, if they
-    have not been changed since, or a known idempotency key, return the existing job; feedback whose job failed or was
-    cancelled, or that was withdrawn, becomes a new one.
+    have not been changed since, or a known idempotency key, return the existing job; feedback that was set aside or
+    withdrawn, or whose job failed, becomes a new one. What the job teaches is stored with it.
 
     Raises InvalidInputError for annotations that do not fit the text and where there is nothing to learn, ConflictError
     for an idempotency key that came with other feedback.
@@ -63,6 +66,7 @@ def trigger_model_feedback(
         job = add_job(session, JobType.FEEDBACK, [document.id], triggered_by, note)
         job.annotations_sha256, job.idempotency_key = annotations_sha256, idempotency_key
         session.add(job)
+        store_lessons(session, [job.id])
     session.commit()
     launcher.wake()
     return job
@@ -71,13 +75,16 @@ def trigger_model_feedback(
 def create_training_run(
     session: Session, launcher: Launcher, document_ids: Sequence[str] | None, triggered_by: str
 ) -> Job:
-    """Commit a request to train on many documents in one run, None for all annotated ones, and wake the launcher.
+    """Commit a request to train on many documents in one run, and wake the launcher.
+
+    None stands for all annotated documents but those that are set aside.
 
     Raises NotFoundError for an unknown document, InvalidInputError for none, for too many, and for one that nobody has
     reviewed: it has no approved annotations, and there was no feedback, which may say that it contains no entities.
     """
     if document_ids is None:
-        document_ids = list_annotated_documents(session)
+        set_aside = set(session.exec(select(Document.id).where(select_documents_in(DocumentState.SET_ASIDE))))
+        document_ids = [each for each in list_annotated_documents(session) if each not in set_aside]
     else:
         document_ids = list(dict.fromkeys(document_ids))
         check_documents_exist(session, document_ids)
@@ -105,7 +112,7 @@ def teach_again(session: Session, launcher: Launcher, job: Job, triggered_by: st
 
     What was refused or contradicts what was learned is then learned all the same, and the job names who insists.
 
-    Raises ConflictError for a job without such documents.
+    Raises ConflictError for a job without such documents, or if somebody has changed what is insisted on.
     """
     decision = job.outcome.decision if job.outcome else None
     document_ids: Sequence[str] = list(list_contradictions(session, [job.id])[job.id])
@@ -116,7 +123,10 @@ def teach_again(session: Session, launcher: Launcher, job: Job, triggered_by: st
     if not document_ids:
         raise ConflictError(f"Job {job.id} has no documents any more")
     again = add_job(session, job.type, document_ids, triggered_by, job.note)
-    again.insisted_by = triggered_by if is_contradicted else None
+    store_lessons(session, [again.id])
+    if is_contradicted:
+        again.insisted_by = triggered_by
+        _check_unchanged(session, job, again)
     if job.type == JobType.FEEDBACK:
         again.annotations_sha256 = hash_annotations(list_annotations(session, document_ids[0]))
     session.commit()
@@ -128,6 +138,17 @@ def check_queue_has_space(session: Session, max_waiting_jobs: int) -> None:
     """Raise TooManyError if as many jobs wait as are allowed to."""
     if count_waiting_jobs(session) >= max_waiting_jobs:
         raise TooManyError(f"{max_waiting_jobs} jobs are waiting already: send this one later")
+
+
+def _check_unchanged(session: Session, refused: Job, again: Job) -> None:
+    """Raise ConflictError unless a job teaches the same of its documents as one that was refused."""
+    query = select(JobDocument).where(JobDocument.job_id == again.id)
+    for row in session.exec(query):
+        before = session.get_one(JobDocument, (refused.id, row.document_id))
+        if before.lesson and row.lesson and before.lesson.places != row.lesson.places:
+            raise ConflictError(
+                f"Document {row.document_id} was annotated otherwise after it was set aside: send feedback on it"
+            )
 
 
 def _may_be_repeated(session: Session, job: Job, document_id: str) -> bool:

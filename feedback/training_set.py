@@ -10,6 +10,7 @@ from embeddinggemma_feasibility.halves import half_of
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from feedback.claiming import are_suspected
 from feedback.consolidation import Candidate, find_candidate
+from feedback.drift import Drift, read_drift
 from feedback.replay import choose_replay_documents
 from feedback.unlearning import is_obsolete, list_handed_over
 from registry.lessons import list_learned_lessons, list_lessons, load_lessons
@@ -26,7 +27,7 @@ class TrainingSet:
     both, the job that teaches it. With a `candidate`, the run hands over a consolidation, and `training` holds the
     documents learned meanwhile; `unlearnings` are the requests to unlearn that it answers. An obsolete candidate may
     bring back what was unlearned. The jobs are suspected if runs failed on them, or a larger batch with them was
-    refused. `insisted` names who insists on learning a document, by its id.
+    refused. `insisted` names who insists on learning a document, by its id. `drift` is what the versions before lost.
     """
 
     job_ids: list[str]
@@ -39,6 +40,7 @@ class TrainingSet:
     unlearnings: list[str] = field(default_factory=list)
     is_obsolete: bool = False
     insisted: dict[str, str] = field(default_factory=dict)
+    drift: Drift = field(default_factory=Drift)
 
     @property
     def insisting(self) -> list[str]:
@@ -51,10 +53,11 @@ class TrainingSet:
         """Return the replayed documents that measure both models.
 
         In a step from the champion, the tagger that is blind to a document changes only if there is feedback on a
-        document of the other half.
+        document of the other half. What a person insisted on does not measure.
         """
         changed = {1 - half_of(data.text) for data in self.training}
-        return [data for data in self.replay if self.candidate or half_of(data.text) in changed][:_MAX_MEASURED]
+        agreed = [data for data in self.replay if data.document_id not in self.insisted]
+        return [data for data in agreed if self.candidate or half_of(data.text) in changed][:_MAX_MEASURED]
 
 
 def load_training_set(session: Session, job_ids: list[str]) -> TrainingSet:
@@ -75,7 +78,8 @@ def load_training_set(session: Session, job_ids: list[str]) -> TrainingSet:
         is_suspected=are_suspected(session, job_ids),
         unlearnings=list_handed_over(session, job_ids) if candidate else [],
         is_obsolete=candidate is not None and is_obsolete(session, candidate),
-        insisted=_list_insisted(session, job_ids),
+        insisted=_list_insisted(session, [*job_ids, *replay.values()]),
+        drift=read_drift(session),
     )
 
 

@@ -198,7 +198,7 @@ def _find_first_version(session: Session, document_id: str) -> int | None:
     made = [job.outcome.challenger.version for _, job in rows if job.outcome and job.outcome.challenger]
     if versions := [int(version) for version in made if version]:
         return min(versions)
-    if not any(row.lesson for row, _ in rows):
+    if not any(row.read_by for row, _ in rows):
         return None
     newest = session.exec(select(_MADE).where(_MADE.is_not(None)).order_by(col(Job.number).desc()).limit(1)).first()
     return int(newest or 0) + 1

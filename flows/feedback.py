@@ -1,7 +1,7 @@
 """The flow that turns feedback into a better model: load, fine-tune, evaluate, register, promote."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
@@ -21,7 +21,7 @@ from feedback.claiming import (
     set_aside_documents,
     split_jobs,
 )
-from feedback.consolidation import Candidate, describe_handover
+from feedback.consolidation import Candidate, are_set_aside, describe_handover
 from feedback.promotion import Comparison, Contestant, compare_models, decide, get_served
 from feedback.rollback import notice_promotion
 from feedback.screening import explain_objections
@@ -113,7 +113,12 @@ def load_annotations(flow_run_id: str, request: LearningRequest) -> TrainingSet:
             job_id = add_manual_job(session, request.document_ids, request.triggered_by, flow_run_id)
         job_ids = [job.id for job in claim_jobs(session, flow_run_id, job_id)]
         take_lessons(session, job_ids, flow_run_id)
-        return load_training_set(session, job_ids)
+        training_set = load_training_set(session, job_ids)
+        if training_set.candidate and training_set.candidate.mlflow_run_id:
+            learned = ModelRegistry(get_settings()).list_lessons(training_set.candidate.mlflow_run_id)
+            if are_set_aside(session, learned):
+                return replace(training_set, is_obsolete=True)
+        return training_set
 
 
 @task_with_neighbours
@@ -122,7 +127,7 @@ def hand_over_nothing(flow_run_id: str, training_set: TrainingSet, candidate: Ca
     outcome = Outcome(decision=Decision.NOT_PROMOTED, reason="", flow_run_id=flow_run_id)
     answered, retired = training_set.job_ids, None
     if training_set.is_obsolete:
-        outcome.reason = f"Not promoted: it may have learned what was withdrawn since. {candidate.description}"
+        outcome.reason = f"Not promoted: it learned what was set aside or withdrawn since. {candidate.description}"
     elif training_set.training:
         outcome.reason = f"{candidate.description} Something was learned meanwhile: another consolidation follows."
     else:
@@ -171,7 +176,8 @@ def set_aside(flow_run_id: str, training_set: TrainingSet, champion: Model, unse
     Returns what remains to be learned.
     """
     with open_session(get_settings()) as session:
-        reasons = explain_objections(session, training_set, unseen, str(champion.version))
+        known_types = champion.trained.served.types
+        reasons = explain_objections(session, training_set, unseen, str(champion.version), known_types)
         job_ids = set_aside_documents(session, training_set.job_ids, reasons, flow_run_id)
         remaining = load_training_set(session, job_ids) if reasons else training_set
     if reasons:

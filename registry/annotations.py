@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlmodel import Session, col, func, select, update
@@ -125,13 +125,6 @@ def count_approved_annotations(session: Session, document_ids: Sequence[str]) ->
     """Return the number of approved annotations of these documents."""
     query = select(func.count()).select_from(Annotation).where(Annotation.status == AnnotationStatus.APPROVED)
     return session.exec(query.where(col(Annotation.document_id).in_(document_ids))).one()
-
-
-def count_documents_of_types(session: Session, types: Collection[str]) -> dict[str, int]:
-    """Return in how many documents there are approved annotations of each type."""
-    count = func.count(func.distinct(Annotation.document_id))
-    query = select(Annotation.type, count).where(Annotation.status == AnnotationStatus.APPROVED)
-    return dict(session.exec(query.where(col(Annotation.type).in_(types)).group_by(col(Annotation.type))).all())
 
 
 def list_types(session: Session) -> Sequence[str]:

@@ -121,13 +121,14 @@ def select_documents_in(state: DocumentState) -> ColumnElement[bool]:
 def _select_last_answers() -> Subquery:
     """Select each document's last answered job: its number, whether it was promoted, and whether it is set aside.
 
-    A training run that was not promoted leaves its documents as they were: it brought no new annotations. What was
+    A training run that was refused leaves its documents as they were: it brought no new annotations. What was
     withdrawn is set aside.
     """
     decision = col(Job.outcome)["decision"].as_string()
     contradiction, withdrawn = col(JobDocument.contradiction), col(JobDocument.withdrawn_by).is_not(None)
     is_promoted = and_(decision.in_(LEARNED), contradiction.is_(None), not_(withdrawn))
-    has_no_effect = and_(Job.type == JobType.TRAINING_RUN, not_(is_promoted))
+    is_rolled_back = decision == Decision.ROLLED_BACK
+    has_no_effect = and_(Job.type == JobType.TRAINING_RUN, not_(is_promoted), not_(is_rolled_back))
     recency = func.row_number().over(partition_by=JobDocument.document_id, order_by=col(Job.number).desc())
     is_set_aside = or_(
         decision.in_([Decision.NOT_PROMOTED, Decision.ROLLED_BACK]), contradiction.is_not(None), withdrawn

@@ -1,11 +1,11 @@
-"""What jobs teach: a run reads a document's annotations once, and later runs learn again what it has read."""
+"""What jobs teach: annotations as they were when the job was made, or first read; later runs learn the same again."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, func, select, update
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from registry.annotations import get_latest_annotations
@@ -16,15 +16,26 @@ _AT_ONCE = 10_000  # SQLite takes 32,766 values in a query
 _COUNTS = col(JobDocument.withdrawn_by).is_(None)
 
 
-def take_lessons(session: Session, job_ids: Sequence[str], flow_run_id: str) -> None:
-    """Store what the jobs teach, as their documents are annotated now; a run that is retried reads nothing again."""
-    query = select(JobDocument).where(col(JobDocument.job_id).in_(job_ids))
-    rows = session.exec(query.where(col(JobDocument.read_by).is_distinct_from(flow_run_id))).all()
+def store_lessons(session: Session, job_ids: Sequence[str]) -> None:
+    """Store what the jobs teach, as their documents are annotated now; what is stored already stays."""
+    query = select(JobDocument).where(col(JobDocument.job_id).in_(job_ids), col(JobDocument.lesson).is_(None))
+    rows = session.exec(query).all()
     latest = get_latest_annotations(session, list({row.document_id for row in rows}))
     for row in rows:
-        row.lesson, row.read_by, row.contradiction = latest[row.document_id], flow_run_id, None
+        row.lesson = latest[row.document_id]
         session.add(row)
     session.flush()
+
+
+def take_lessons(session: Session, job_ids: Sequence[str], flow_run_id: str) -> None:
+    """Mark that a run reads what the jobs teach; what was not stored with the job is read now.
+
+    A run that is retried finds what it has set aside; another run judges anew.
+    """
+    store_lessons(session, job_ids)
+    of_other_runs = col(JobDocument.read_by).is_distinct_from(flow_run_id)
+    rows = update(JobDocument).where(col(JobDocument.job_id).in_(job_ids), of_other_runs)
+    session.exec(rows.values(read_by=flow_run_id, contradiction=None).execution_options(synchronize_session="fetch"))
 
 
 def list_lessons(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
@@ -52,6 +63,14 @@ def list_learned_lessons(session: Session, since: int = 0) -> dict[str, str]:
     learned = select(last.c.document_id, last.c.job_id).join(Document, col(Document.id) == last.c.document_id)
     learned = learned.where(last.c.recency == 1, last.c.number > since)
     return dict(session.exec(learned.order_by(last.c.number, col(Document.created_at))).all())
+
+
+def count_learned_documents(session: Session, lessons: Mapping[str, str], types: Collection[str]) -> dict[str, int]:
+    """Return in how many of the learned lessons there are annotations of each type."""
+    if not types:
+        return {}
+    marked = ({each.type for each in lesson.annotations} for lesson in find_lessons(session, lessons).values())
+    return dict(Counter(name for of_document in marked for name in of_document & set(types)))
 
 
 def list_agreed_spans(session: Session, lessons: Mapping[str, str]) -> dict[str, set[Span]]:

@@ -136,9 +136,13 @@ class ModelRegistry:
     @_needs_mlflow()
     def get_lineage(self, version: str) -> Lineage:
         """Return what a version was made from; raises NotFoundError."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = self._client.download_artifacts(str(self._get(version).run_id), _LINEAGE, folder)
-            return Lineage.model_validate_json(Path(path).read_text())
+        return self._read_lineage(str(self._get(version).run_id))
+
+    @_needs_mlflow()
+    def list_lessons(self, run_id: str) -> list[str]:
+        """Return the jobs whose lessons the model of an MLflow run has learned."""
+        jobs = self._read_lineage(run_id).training.values()
+        return sorted({job_id for job_id in jobs if isinstance(job_id, str)})
 
     @_needs_mlflow()
     def list_versions(self, limit: int, before: str | None = None) -> list[ModelVersion]:
@@ -371,6 +375,11 @@ class ModelRegistry:
             mlflow_run_id=run_id,
             mlflow_run=self.get_run_url(run_id),
         )
+
+    def _read_lineage(self, run_id: str) -> Lineage:
+        with tempfile.TemporaryDirectory() as folder:
+            path = self._client.download_artifacts(run_id, _LINEAGE, folder)
+            return Lineage.model_validate_json(Path(path).read_text())
 
     def _read_scores(self, run_id: str) -> str:
         """Return the JSON of the scores of a version that has no tag with them, which is slower."""

@@ -22,8 +22,8 @@ class Decision(StrEnum):
 
     @property
     def may_be_repeated(self) -> bool:
-        """Tell whether the same feedback again becomes a new job: no model was made, or a person went back."""
-        return self in {Decision.FAILED, Decision.CANCELLED, Decision.ROLLED_BACK}
+        """Tell whether the same feedback again becomes a new job: no model has learned it."""
+        return self in {Decision.NOT_PROMOTED, Decision.FAILED, Decision.CANCELLED, Decision.ROLLED_BACK}
 
 
 LEARNED = {Decision.PROMOTED, Decision.NOT_TRAINED}  # the latter in an earlier release, which held documents out

@@ -214,7 +214,7 @@ class Job(SQLModel, table=True):
 
 
 class LessonAnnotation(BaseModel):
-    """An approved annotation as a run read it."""
+    """An approved annotation as a job teaches it."""
 
     id: str
     type: str
@@ -225,10 +225,15 @@ class LessonAnnotation(BaseModel):
 
 
 class Lesson(BaseModel):
-    """What a run read of a document: its approved annotations, and the types that its reviewer looked for."""
+    """What a job teaches of a document: its approved annotations, and the types that its reviewer looked for."""
 
     annotations: list[LessonAnnotation]
     reviewed_types: list[str]
+
+    @property
+    def places(self) -> set[tuple[str, int, int]]:
+        """Return the type, start and end of each annotation."""
+        return {(each.type, each.start, each.end) for each in self.annotations}
 
 
 class JobDocument(SQLModel, table=True):

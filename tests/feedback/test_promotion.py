@@ -5,6 +5,7 @@ import pytest
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity, Span
 from embeddinggemma_feasibility.evaluation import Evaluation, Score
 from embeddinggemma_feasibility.halves import half_of
+from feedback.drift import Drift
 from feedback.promotion import Comparison, Contestant, compare_models, decide
 from feedback.training_set import TrainingSet
 from registry.outcome import Corrections, Decision, ModelScores
@@ -114,6 +115,18 @@ def test_challenger_is_promoted_unless_worse_by_more_than_chance(
     assert decided == decision
     assert f"value F1 {challenger / 10:.3f}, version 3 0.500, on 5 documents that neither has seen" in reason
     assert ("set aside" in reason) == (decision == Decision.NOT_PROMOTED)
+
+
+def test_losses_that_may_each_be_chance_add_up() -> None:
+    drifted = dataclasses.replace(build_training_set(5), drift=Drift(lost=12, won=4))
+    comparison = Comparison(score(5, "3"), score(4), 6, 1, 1.0)
+    assert decide(build_training_set(5), comparison)[0] == Decision.PROMOTED
+    decided, reason = decide(drifted, comparison)
+    assert decided == Decision.NOT_PROMOTED
+    assert (
+        "6 values lost and 1 won; with the versions before it 18 lost and 5 won, which is more than chance." in reason
+    )
+    assert decide(drifted, Comparison(score(5, "3"), score(5), 6, 1, 1.0))[0] == Decision.PROMOTED
 
 
 def test_what_a_person_insists_on_is_promoted_though_it_is_worse() -> None:
