@@ -9,7 +9,7 @@ from embeddinggemma_feasibility.evaluation import LabelledValue, Predictions, ev
 from feedback.training_set import TrainingSet
 from registry.outcome import Corrections, Decision, DocumentChange, Effect, ModelScores
 
-_CHANCE, _CHANCE_FOR_SUSPECTS = 0.01, 0.1
+_CHANCE, _CHANCE_FOR_SUSPECTS, _CHANCE_OF_DRIFT = 0.01, 0.1, 0.001
 _ENOUGH_MEASURED = 5
 _SET_ASIDE = (
     "This feedback is set aside: correct its annotations and send it again, or insist on them with "
@@ -81,7 +81,8 @@ def decide(training_set: TrainingSet, comparison: Comparison) -> tuple[Decision,
 
     It is promoted unless its score is lower by more than chance: if each value that only one of the two models gets
     wrong were as likely to be lost as won, so many lost or more would have a probability below 0.01 (McNemar's exact
-    test, 1947, one-sided; decision 0003). What the versions before it lost by chance is added to what it loses.
+    test, 1947, one-sided; decision 0003). What the versions before it lost by chance is added to
+    what it loses: together, the probability must not be below 0.001.
 
     A version that unlearns is promoted whatever its score.
 
@@ -132,7 +133,7 @@ def _describe_loss(training_set: TrainingSet, comparison: Comparison) -> str | N
         part = " for a part of what was refused together" if training_set.is_suspected else ""
         return f", which is more than chance{part}"
     lost, won = training_set.drift.lost + comparison.lost, training_set.drift.won + comparison.won
-    if _probability_by_chance(lost, won) < _CHANCE:
+    if _probability_by_chance(lost, won) < _CHANCE_OF_DRIFT:
         return f"; with the versions before it {lost} lost and {won} won, which is more than chance"
     return None
 

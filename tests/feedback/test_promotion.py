@@ -118,13 +118,13 @@ def test_challenger_is_promoted_unless_worse_by_more_than_chance(
 
 
 def test_losses_that_may_each_be_chance_add_up() -> None:
-    drifted = dataclasses.replace(build_training_set(5), drift=Drift(lost=12, won=4))
+    drifted = dataclasses.replace(build_training_set(5), drift=Drift(lost=20, won=5))
     comparison = Comparison(score(5, "3"), score(4), 6, 1, 1.0)
     assert decide(build_training_set(5), comparison)[0] == Decision.PROMOTED
     decided, reason = decide(drifted, comparison)
     assert decided == Decision.NOT_PROMOTED
     assert (
-        "6 values lost and 1 won; with the versions before it 18 lost and 5 won, which is more than chance." in reason
+        "6 values lost and 1 won; with the versions before it 26 lost and 6 won, which is more than chance." in reason
     )
     assert decide(drifted, Comparison(score(5, "3"), score(5), 6, 1, 1.0))[0] == Decision.PROMOTED
 

@@ -21,7 +21,8 @@ from registry.jobs import (
 from registry.lessons import list_learned_lessons
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.tables import Job, JobType
-from tests.feedback.jobs import add_feedback
+from tests.feedback.jobs import add_feedback, add_read_job
+from tests.registry.test_annotations import add_document
 
 
 def learn(session: Session, version: int, parent: int | None, decision: Decision = Decision.PROMOTED) -> Job:
@@ -94,6 +95,16 @@ def test_alias_that_was_moved_in_mlflow_is_noticed(session: Session) -> None:
     assert notice_promotion(session, "1") == []
     assert second.outcome
     assert "somebody in MLflow went back to version 1" in second.outcome.reason
+
+
+def test_documents_of_a_training_run_that_is_rolled_back_are_set_aside(session: Session) -> None:
+    learn(session, 1, None)
+    document_id = add_document(session, "run").id
+    answer(session, add_read_job(session, JobType.TRAINING_RUN, document_id), 2, 1, Decision.PROMOTED)
+    follow_promotion(session, "1", "ana")
+    session.flush()
+    session.expire_all()
+    assert list_in(session, DocumentState.SET_ASIDE) == {document_id}
 
 
 def test_job_that_is_set_aside_is_taught_again_as_a_new_job(session: Session, prefect_away: Launcher) -> None:

@@ -5,16 +5,18 @@ import pytest
 from sqlalchemy import Engine, insert
 from sqlmodel import Session
 
+from embeddinggemma_feasibility.annotation_data import Span
 from feedback.claiming import answer_jobs
 from feedback.launcher import Launcher
-from feedback.submission import create_training_run, trigger_model_feedback
+from feedback.submission import create_training_run, teach_again, trigger_model_feedback
 from registry.annotations import add_annotation, list_annotations, replace_annotations
 from registry.documents import get_document
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.jobs import list_job_documents
+from registry.lessons import load_lessons, take_lessons
 from registry.outcome import Decision, Outcome
 from registry.tables import Annotation, AnnotationStatus, Document
-from tests.feedback.jobs import find_waiting_job
+from tests.feedback.jobs import find_waiting_job, outcome
 from tests.registry.test_annotations import add_document, marked
 
 
@@ -90,6 +92,52 @@ def test_feedback_whose_job_failed_becomes_a_new_job(session: Session, prefect_a
     failed = Outcome(decision=Decision.FAILED, reason="because", flow_run_id="run")
     answer_jobs(session, [first], failed)
     assert trigger_model_feedback(session, prefect_away, document, [marked("Bell")]).id != first
+
+
+def test_feedback_that_was_set_aside_becomes_a_new_job_when_it_is_sent_again(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document = add_document(session)
+    refused = trigger_model_feedback(session, prefect_away, document, [marked("Bell")])
+    answer_jobs(session, [refused.id], outcome(Decision.NOT_PROMOTED))
+    assert trigger_model_feedback(session, prefect_away, document, [marked("Bell")]).id != refused.id
+
+
+def test_job_teaches_what_was_sent_though_somebody_changes_the_annotations_before_its_run(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document = add_document(session)
+    job = trigger_model_feedback(session, prefect_away, document, [marked("Bell")])
+    replace_annotations(session, document, [])
+    take_lessons(session, [job.id], "run")
+    (data,) = load_lessons(session, {document.id: job.id})
+    assert data.spans == (Span(22, 26, "party"),)
+
+
+def test_nobody_insists_on_annotations_that_were_changed_after_they_were_refused(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document = add_document(session)
+    refused = trigger_model_feedback(session, prefect_away, document, [marked("Bell")])
+    answer_jobs(session, [refused.id], outcome(Decision.NOT_PROMOTED))
+    replace_annotations(session, document, [marked("Bell", "date")])
+    session.commit()
+    with pytest.raises(ConflictError, match="send feedback on it"):
+        teach_again(session, prefect_away, refused, "ana")
+    session.rollback()
+    replace_annotations(session, document, [marked("Bell")])
+    assert teach_again(session, prefect_away, refused, "ana").insisted_by == "ana"
+
+
+def test_training_run_on_all_documents_leaves_out_those_that_are_set_aside(
+    session: Session, prefect_away: Launcher
+) -> None:
+    refused, other = add_document(session, "a"), add_document(session, "b")
+    replace_annotations(session, other, [marked("Bell")])
+    job = trigger_model_feedback(session, prefect_away, refused, [marked("Bell")])
+    answer_jobs(session, [job.id], outcome(Decision.NOT_PROMOTED))
+    run = create_training_run(session, prefect_away, None, "ana")
+    assert list_job_documents(session, [run.id]) == [other.id]
 
 
 def test_idempotency_key_again_changes_nothing_and_with_other_feedback_conflicts(

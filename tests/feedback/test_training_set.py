@@ -1,3 +1,4 @@
+import dataclasses
 from itertools import permutations
 
 from sqlmodel import Session, select
@@ -5,6 +6,7 @@ from sqlmodel import Session, select
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from embeddinggemma_feasibility.halves import half_of
 from feedback.claiming import answer_jobs
+from feedback.consolidation import Candidate
 from feedback.training_set import TrainingSet, load_training_set
 from registry.annotations import add_annotation, replace_annotations
 from registry.lessons import load_lessons
@@ -70,3 +72,15 @@ def test_lessons_are_loaded_in_the_given_order_without_those_of_deleted_document
     for order in permutations(jobs):
         lessons = {document_id: jobs[document_id] for document_id in order} | {"deleted": "a job"}
         assert [data.document_id for data in load_lessons(session, lessons)] == list(order)
+
+
+def test_what_a_person_insisted_on_is_replayed_and_does_not_measure(session: Session) -> None:
+    other, insisted = learn(session, "a", Decision.PROMOTED), learn(session, "b", Decision.PROMOTED)
+    job = session.exec(select(Job).join(JobDocument).where(JobDocument.document_id == insisted)).one()
+    job.insisted_by = "ana"
+    session.add(job)
+    training_set = dataclasses.replace(
+        load_training_set(session, [add_feedback(session, "c")[0].id]), candidate=Candidate("run", 0, "")
+    )
+    assert {data.document_id for data in training_set.replay} == {other, insisted}
+    assert [data.document_id for data in training_set.measured] == [other]

@@ -14,6 +14,7 @@ from cli.installation import Stack
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from feedback.consolidation import Candidate, FeedbackFirst
+from feedback.rollback import follow_promotion
 from flows import consolidation
 from flows.artifacts import Progress
 from flows.consolidation import Learned, consolidate
@@ -120,6 +121,19 @@ def test_refused_consolidation_leaves_the_champion(session: Session, settings: S
     assert outcome.decision == Decision.NOT_PROMOTED
     assert outcome.reason.startswith("Not promoted: ")
     assert candidate.description in outcome.reason
+    assert ModelRegistry(settings).find_champion() == "1"
+
+
+def test_consolidation_of_what_was_rolled_back_meanwhile_is_not_promoted(session: Session, settings: Settings) -> None:
+    for seed in (1, 2):
+        learn(session, seed)
+    candidate = fit_and_save(consolidation.load_learned.fn(RUN_ID))
+    follow_promotion(session, "1", "ana")
+    session.commit()
+    ModelRegistry(settings).promote("1")
+    handed_over = run_job(session, consolidation.hand_over.fn(RUN_ID, candidate))
+    assert handed_over.decision == Decision.NOT_PROMOTED
+    assert "it learned what was set aside or withdrawn since" in handed_over.reason
     assert ModelRegistry(settings).find_champion() == "1"
 
 
