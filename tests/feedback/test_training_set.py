@@ -11,7 +11,7 @@ from feedback.training_set import TrainingSet, load_training_set
 from registry.annotations import add_annotation, replace_annotations
 from registry.lessons import load_lessons
 from registry.outcome import Decision
-from registry.tables import JobDocument, JobType
+from registry.tables import Job, JobDocument, JobType
 from tests.feedback.jobs import add_feedback, add_read_job, outcome
 from tests.registry.test_annotations import add_document, marked
 
