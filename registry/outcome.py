@@ -108,7 +108,7 @@ class Outcome(BaseModel):
     """The result of a run."""
 
     decision: Decision = Field(
-        description="`not_promoted`: the feedback is set aside until it is sent again or the version is promoted; "
+        description="`not_promoted`: set aside; POST /jobs/{id}/teach insists, and feedback sent again is judged anew; "
         "`rolled_back`: promoted, and set aside since a person went back to an earlier version; `not_trained`: all "
         "documents were deleted, or withdrawn; `failed` and `cancelled`: no model was made"
     )
