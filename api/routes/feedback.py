@@ -45,8 +45,8 @@ def submit_feedback(
 
     Annotations in the body replace the stored ones, so the key needs the scope `annotate`, too.
 
-    Returns 202 before training; follow `GET /jobs/{job_id}/events`. Identical annotations return the existing job, unless
-    it was set aside or failed. The job teaches what is sent, whatever is annotated before its run.
+    Returns 202 before training; follow `GET /jobs/{job_id}/events`. Identical annotations return the existing job,
+    unless it was set aside or failed. The job teaches what is sent, whatever is annotated before its run.
     """
     feedback = feedback or FeedbackRequest()
     if feedback.annotations is not None:
