@@ -24,7 +24,7 @@ from feedback.claiming import (
 from feedback.consolidation import Candidate, are_set_aside, describe_handover
 from feedback.promotion import Comparison, Contestant, compare_models, decide, get_served
 from feedback.rollback import notice_promotion
-from feedback.screening import explain_objections
+from feedback.screening import explain_objections, reads_well
 from feedback.time_limits import utc_now
 from feedback.training_set import TrainingSet, load_training_set
 from feedback.unlearning import end_unlearning
@@ -176,8 +176,8 @@ def set_aside(flow_run_id: str, training_set: TrainingSet, champion: Model, unse
     Returns what remains to be learned.
     """
     with open_session(get_settings()) as session:
-        known_types = champion.trained.served.types
-        reasons = explain_objections(session, training_set, unseen, str(champion.version), known_types)
+        known_types, is_trusted = champion.trained.served.types, reads_well(champion.trained)
+        reasons = explain_objections(session, training_set, unseen, str(champion.version), known_types, is_trusted)
         job_ids = set_aside_documents(session, training_set.job_ids, reasons, flow_run_id)
         remaining = load_training_set(session, job_ids) if reasons else training_set
     if reasons:

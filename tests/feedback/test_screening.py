@@ -2,12 +2,16 @@
 
 import dataclasses
 
+import pytest
 from sqlmodel import Session
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity, Span
+from embeddinggemma_feasibility.calibration import Calibration, Example, Measurement
+from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
+from embeddinggemma_feasibility.encoders import Encoder
 from feedback.claiming import answer_jobs, set_aside_documents
 from feedback.launcher import Launcher
-from feedback.screening import describe_objection, explain_objections, find_objection
+from feedback.screening import describe_objection, explain_objections, find_objection, reads_well
 from feedback.submission import teach_again
 from feedback.training_set import load_training_set
 from registry.annotations import add_annotation, replace_annotations
@@ -44,47 +48,69 @@ def review(*spans: Span) -> AnnotationData:
 
 def test_document_is_set_aside_if_more_than_three_quarters_of_the_likely_values_are_not_marked() -> None:
     marked_as_read = [span(word, f"type {number}") for number, word in enumerate(WORDS)]
-    assert find_objection(review(*marked_as_read[:2]), READ, [], KNOWN) is None
-    objection = find_objection(review(marked_as_read[0]), READ, [], KNOWN)
+    assert find_objection(review(*marked_as_read[:2]), READ, [], KNOWN, True) is None
+    objection = find_objection(review(marked_as_read[0]), READ, [], KNOWN, True)
     assert objection
     assert (len(objection.contradicted), objection.read) == (4, 5)
     unlikely = [found(entity.value, entity.type, 0.49) for entity in READ]
-    assert find_objection(review(), unlikely, [], KNOWN) is None
-    assert find_objection(review(), READ[:2], [], KNOWN) is None
+    assert find_objection(review(), unlikely, [], KNOWN, True) is None
+    assert find_objection(review(), READ[:2], [], KNOWN, True) is None
+
+
+def test_values_that_are_not_marked_speak_against_nothing_while_the_model_reads_badly() -> None:
+    assert find_objection(review(), READ, [], KNOWN, False) is None
+
+
+@pytest.mark.parametrize(
+    ("contradicting", "others", "well"), [(0, 9, False), (0, 10, True), (1, 18, False), (1, 19, True)]
+)
+def test_model_reads_well_if_at_most_one_in_twenty_documents_that_measured_it_contradicts_it(
+    tiny_encoder: Encoder, contracts: list[AnnotationData], contradicting: int, others: int, well: bool
+) -> None:
+    model = fine_tune_model(contracts, encoder=tiny_encoder).model
+    model.served.calibration = Calibration(threshold=0)
+    examples = [[Example(f"{number}", 0.99, True, is_right) for number in range(4)] for is_right in (False, True)]
+    wrong, right = (Measurement(examples=of_document, gold_count=4) for of_document in examples)
+    model.measurements.clear()
+    model.measurements.update({f"wrong {number}": wrong for number in range(contradicting)})
+    model.measurements.update({f"right {number}": right for number in range(others)})
+    assert reads_well(model) == well
 
 
 def test_document_is_set_aside_if_more_than_half_of_what_is_read_is_marked_as_another_type() -> None:
     unlikely = [found(entity.value, entity.type, 0.2) for entity in READ[:4]]
     retyped = [span(word, "other") for word in WORDS]
-    assert find_objection(review(*retyped[:2]), unlikely, [], KNOWN) is None
-    objection = find_objection(review(*retyped[:3]), unlikely, [], KNOWN)
+    assert find_objection(review(*retyped[:2]), unlikely, [], KNOWN, True) is None
+    objection = find_objection(review(*retyped[:3]), unlikely, [], KNOWN, True)
     assert objection
     assert (len(objection.contradicted), objection.read) == (3, 4)
-    assert find_objection(review(retyped[0]), unlikely[:1], [], KNOWN) is None
+    assert find_objection(review(retyped[0]), unlikely[:1], [], KNOWN, True) is None
     other_extents = [Span(each.start, each.end - 1, entity.type) for each, entity in zip(retyped, READ, strict=True)]
-    assert find_objection(review(*other_extents), unlikely, [], KNOWN) is None
+    assert find_objection(review(*other_extents), unlikely, [], KNOWN, True) is None
 
 
 def test_type_that_the_reviewer_did_not_know_speaks_against_nothing() -> None:
-    assert find_objection(AnnotationData("a", TEXT, (), frozenset({"other"})), READ, [], KNOWN) is None
+    assert find_objection(AnnotationData("a", TEXT, (), frozenset({"other"})), READ, [], KNOWN, True) is None
 
 
 def test_document_is_set_aside_if_more_than_half_of_what_two_reviewers_agreed_on_is_taken_out() -> None:
     agreed = [span(word, "party") for word in WORDS]
-    assert find_objection(review(*agreed[:3]), [], agreed, KNOWN) is None
-    objection = find_objection(review(*agreed[:2]), [], agreed, KNOWN)
+    assert find_objection(review(*agreed[:3]), [], agreed, KNOWN, True) is None
+    objection = find_objection(review(*agreed[:2]), [], agreed, KNOWN, True)
     assert objection
     assert len(objection.taken_out) == 3
-    assert find_objection(review(), [], agreed[:2], KNOWN) is None
+    assert find_objection(review(), [], agreed[:2], KNOWN, True) is None
 
 
 def test_document_is_set_aside_if_half_of_its_annotations_mark_text_again_as_new_types() -> None:
     right = [span(word, "party") for word in WORDS]
     again = [dataclasses.replace(each, type=f"new {number}") for number, each in enumerate(right[:3])]
-    assert find_objection(review(*right[:4], *again), [], [], KNOWN) is None
-    assert find_objection(review(*right[:2], *again[:2]), [], [], KNOWN) is None
-    assert find_objection(review(*(dataclasses.replace(each, type="new") for each in right)), [], [], KNOWN) is None
-    objection = find_objection(review(*right[:3], *again), [], [], KNOWN)
+    assert find_objection(review(*right[:4], *again), [], [], KNOWN, True) is None
+    assert find_objection(review(*right[:2], *again[:2]), [], [], KNOWN, True) is None
+    assert (
+        find_objection(review(*(dataclasses.replace(each, type="new") for each in right)), [], [], KNOWN, True) is None
+    )
+    objection = find_objection(review(*right[:3], *again), [], [], KNOWN, True)
     assert objection
     assert describe_objection(objection, "5", {}) == (
         "3 of 6 annotations mark as 3 new types what is marked as a known type, too."
@@ -93,7 +119,7 @@ def test_document_is_set_aside_if_half_of_its_annotations_mark_text_again_as_new
 
 def test_contradiction_is_named_by_types_and_counts() -> None:
     swapped = review(span("Acme", "type 1"), span("Leeds", "type 1"), span("Mayday", "type 1"))
-    objection = find_objection(swapped, READ[:1] + READ[2:], [span(word, "party") for word in WORDS[:3]], KNOWN)
+    objection = find_objection(swapped, READ[:1] + READ[2:], [span(word, "party") for word in WORDS[:3]], KNOWN, True)
     assert objection
     assert describe_objection(objection, "5", {"type 0": 14, "type 2": 1}) == (
         "It marks as type 1 what 14 learned documents call type 0; it marks as type 1 what 1 learned document calls "
@@ -112,7 +138,7 @@ def test_annotations_of_two_reviewers_are_agreed_on_even_if_the_second_changed_n
     def object_to_nothing_marked() -> dict[str, str]:
         replace_annotations(session, document, [])
         job = add_read_job(session, JobType.FEEDBACK, document.id)
-        return explain_objections(session, load_training_set(session, [job.id]), {document.id: []}, "1", KNOWN)
+        return explain_objections(session, load_training_set(session, [job.id]), {document.id: []}, "1", KNOWN, True)
 
     assert object_to_nothing_marked() == {}
     replace_annotations(session, document, spans)
@@ -161,5 +187,5 @@ def test_what_is_set_aside_is_learned_if_a_person_insists(session: Session, pref
     assert [data.document_id for data in training_set.training] == [document.id]
     assert (training_set.insisted, training_set.insisting) == ({document.id: "ana"}, ["ana"])
     read = {document.id: [Entity(name, "Bell", 22, 26, 1) for name in ("date", "city", "amount")]}
-    assert explain_objections(session, training_set, read, "1", KNOWN) == {}
-    assert explain_objections(session, dataclasses.replace(training_set, insisted={}), read, "1", KNOWN)
+    assert explain_objections(session, training_set, read, "1", KNOWN, True) == {}
+    assert explain_objections(session, dataclasses.replace(training_set, insisted={}), read, "1", KNOWN, True)

@@ -188,7 +188,7 @@ def test_consolidation_from_before_a_deletion_that_was_answered_is_not_promoted(
     assert get_outcome(session, request)
     outcome = run_job(session, consolidation.hand_over.fn(RUN_ID, candidate))
     assert outcome.decision == Decision.NOT_PROMOTED
-    assert "may have learned what was withdrawn since" in outcome.reason
+    assert "it learned what was set aside or withdrawn since" in outcome.reason
     assert ModelRegistry(settings).find_champion() == "3"
 
 
