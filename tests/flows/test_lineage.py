@@ -73,6 +73,7 @@ def check_made_again(session: Session, settings: Settings, version: str) -> Line
     return lineage
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("flow_environment")
 def test_steps_and_consolidations_are_made_again_from_their_lineage(session: Session, settings: Settings) -> None:
     for seed in range(1, 7):
@@ -91,6 +92,7 @@ def test_steps_and_consolidations_are_made_again_from_their_lineage(session: Ses
     assert (of_consolidation.adapter_version, of_consolidation.parent_version) == ("6", None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("flow_environment")
 def test_hand_over_that_learned_something_is_made_again_from_its_lineage(session: Session, settings: Settings) -> None:
     for seed in range(1, 4):
@@ -106,6 +108,7 @@ def test_hand_over_that_learned_something_is_made_again_from_its_lineage(session
     assert list(lineage.training) == outcome.training_documents
 
 
+@pytest.mark.slow
 def test_version_of_the_warm_worker_is_made_again_in_another_process(stack: Stack, client: ReviewerClient) -> None:
     job = client.wait_for_job(client.feed_back(upload(client, 300)))
     version = job["outcome"]["challenger"]["version"]

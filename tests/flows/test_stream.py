@@ -50,14 +50,13 @@ def read_decisions(session: Session, job_ids: list[str]) -> list[Decision | None
 
 
 @pytest.mark.slow
-def test_eighty_contracts_are_all_live_and_a_batch_with_swapped_labels_between_them_is_set_aside(
+def test_sixty_contracts_are_all_live_and_a_batch_with_swapped_labels_between_them_is_set_aside(
     session: Session,
 ) -> None:
     good = learn_good(session, range(40), at_once=8)
     swapped = [add_feedback(session, seed, swap_labels) for seed in range(40, 52)]
     learn_all(session)
     good += learn_good(session, range(52, 72), at_once=1)
-    good += learn_good(session, range(72, 92), at_once=4)
-    assert read_decisions(session, good) == [Decision.PROMOTED] * 80
+    assert read_decisions(session, good) == [Decision.PROMOTED] * 60
     refused = read_decisions(session, swapped).count(Decision.NOT_PROMOTED)
     assert refused >= 10, f"{12 - refused} of 12 contracts with swapped labels were learned"

@@ -134,6 +134,7 @@ def test_deleted_document_is_unlearned_with_its_traces(
         assert client.post("/models/1/promote").status_code == 200
 
 
+@pytest.mark.slow
 def test_withdrawn_lesson_of_a_reviewer_leaves_what_another_taught_before(
     session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +193,7 @@ def test_consolidation_from_before_a_deletion_that_was_answered_is_not_promoted(
     assert ModelRegistry(settings).find_champion() == "3"
 
 
+@pytest.mark.slow
 def test_after_the_only_document_is_deleted_no_version_serves_until_the_next_feedback(
     session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +232,7 @@ def test_adapter_that_learned_a_deleted_document_is_left_out(
     assert registry.load_model("5").full.adapted is None
 
 
+@pytest.mark.slow
 def test_what_a_job_waits_to_teach_is_not_learned_once_it_is_withdrawn(session: Session, settings: Settings) -> None:
     learn(session, 1)
     waiting = add_feedback(session, 2)
