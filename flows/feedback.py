@@ -102,7 +102,7 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
 
 @task_with_neighbours
 def load_annotations(flow_run_id: str, request: LearningRequest) -> TrainingSet:
-    """Claim the waiting jobs; read the latest annotations of their documents, and what is replayed.
+    """Claim the waiting jobs; load what they teach, the latest annotations of their documents, and what is replayed.
 
     First, what the champion has not learned is set aside, if somebody has moved its alias in MLflow.
     """
@@ -124,7 +124,7 @@ def load_annotations(flow_run_id: str, request: LearningRequest) -> TrainingSet:
 @task_with_neighbours
 def hand_over_nothing(flow_run_id: str, training_set: TrainingSet, candidate: Candidate) -> Outcome:
     """Answer for a consolidation that is obsolete, or from which no model resulted: then none is served any more."""
-    outcome = Outcome(decision=Decision.NOT_PROMOTED, reason="", flow_run_id=flow_run_id)
+    outcome = Outcome(decision=Decision.NOT_PROMOTED, reason="", flow_run_id=flow_run_id, decided_at=utc_now())
     answered, retired = training_set.job_ids, None
     if training_set.is_obsolete:
         outcome.reason = f"Not promoted: it learned what was set aside or withdrawn since. {candidate.description}"
