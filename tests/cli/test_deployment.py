@@ -99,6 +99,7 @@ def test_runs_that_an_installation_left_unfinished_are_crashed_and_others_are_no
     assert states == ["Crashed", "Crashed", "Crashed", "Running", "Scheduled"]
 
 
+@pytest.mark.slow
 def test_deploy_replaces_the_automations_of_a_deployment_created_anew_and_those_of_an_earlier_commit(
     stack: Stack,
 ) -> None:
@@ -113,6 +114,7 @@ def test_deploy_replaces_the_automations_of_a_deployment_created_anew_and_those_
     assert f"prefect.deployment.{created}" in found["Crash a run of consolidate/consolidation that is silent"]
 
 
+@pytest.mark.slow
 def test_second_installation_on_a_server_has_deployments_automations_and_a_pool_of_its_own(stack: Stack) -> None:
     second = {
         "CONTRACT_FEEDBACK_DEPLOYMENT": "learn-from-feedback/second",

@@ -109,6 +109,7 @@ def test_run_never_starts_from_nothing_because_the_champion_lost_its_alias(
     assert learn_from_champion(session, job_id) == "1"
 
 
+@pytest.mark.slow
 def test_run_does_not_promote_over_what_a_person_promoted_meanwhile(
     session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def fit_alone(documents: list[AnnotationData], encoder: Encoder, folder: Path) -
     return {"model_sha256": hash_files(folder / "model"), "training_sha256": hash_files(folder / "training")}
 
 
+@pytest.mark.slow
 def test_unlearned_version_has_the_same_bytes_as_one_that_never_saw_the_withdrawn_document(
     session: Session, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +99,7 @@ def test_unlearned_version_has_the_same_bytes_as_one_that_never_saw_the_withdraw
     assert list(registry.get_lineage("4").training) == [documents[0], documents[2]]
 
 
+@pytest.mark.slow
 def test_deleted_document_is_unlearned_with_its_traces(
     session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
