@@ -10,7 +10,7 @@ from sqlmodel import Session, and_, col, or_, select, update
 from feedback.announcements import announce_run
 from feedback.time_limits import utc_now
 from registry.documents import check_documents_exist
-from registry.jobs import UNANSWERED, WAITING, add_job, get_job, list_documents_by_job
+from registry.jobs import DECISION, UNANSWERED, WAITING, add_job, get_job, list_documents_by_job
 from registry.outcome import Decision, Outcome
 from registry.tables import Job, JobDocument, JobType
 
@@ -20,13 +20,15 @@ _HOW_TO_GO_ON = "Change the annotations and send them again, or insist on them w
 _MAX_SUSPECTS = 64  # claimed together after the second failure; halved at each further one
 
 
-def find_unlaunched_job(session: Session, now: datetime, longest_pause_seconds: float) -> Job | None:
-    """Return the oldest unanswered job that no run was launched for or has claimed and that is not paused.
+def find_unlaunched_job(
+    session: Session, now: datetime, longest_pause_seconds: float, among: ColumnElement[bool] = WAITING
+) -> Job | None:
+    """Return the oldest of the unanswered jobs that no run was launched for or has claimed and that is not paused.
 
     A pause that ends later than the longest one is void: the clock was set back.
     """
     until, latest = col(Job.paused_until), now + timedelta(seconds=longest_pause_seconds)
-    query = select(Job).where(WAITING, Job.run_id.is_(None), or_(until.is_(None), until <= now, until > latest))
+    query = select(Job).where(among, Job.run_id.is_(None), or_(until.is_(None), until <= now, until > latest))
     return session.exec(query.order_by(col(Job.number)).limit(1)).first()
 
 
@@ -65,8 +67,7 @@ def claim_jobs(session: Session, flow_run_id: str, job_id: str | None) -> list[J
         along = col(Job.id).in_(others.limit(max(_MAX_SUSPECTS >> (failures - _SUSPECT_FAILURES), 1) - 1))
     claimed_before = col(Job.claiming_run_id) == flow_run_id
     own = and_(WAITING, or_(claimed_before, col(Job.id) == job_id))
-    decision = col(Job.outcome)["decision"].as_string()
-    failed_here = and_(claimed_before, decision.in_([Decision.FAILED, Decision.CANCELLED]))
+    failed_here = and_(claimed_before, DECISION.in_([Decision.FAILED, Decision.CANCELLED]))
     if session.exec(select(Job.id).where(claimed_before).limit(1)).first():
         along = false()
     claimed = session.exec(
@@ -90,8 +91,7 @@ def answer_jobs(session: Session, job_ids: Sequence[str], outcome: Outcome) -> N
 
     Each job gets what concerns its documents; a hand-over has none, and gets all.
     """
-    decision = col(Job.outcome)["decision"].as_string()
-    is_new = or_(UNANSWERED, decision != outcome.decision)
+    is_new = or_(UNANSWERED, DECISION.not_in([outcome.decision]))
     query = select(Job.id).where(col(Job.id).in_(job_ids), is_new).order_by(col(Job.number))
     changed = session.exec(query).all()
     for job_id, document_ids in list_documents_by_job(session, job_ids).items():

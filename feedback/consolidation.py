@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, func, select
 
 from registry.annotations import count_approved_annotations
-from registry.jobs import add_job, count_waiting_jobs, find_job_by_key
+from registry.jobs import DECISION, add_job, count_waiting_jobs, find_job_by_key
 from registry.lessons import list_learned_lessons
 from registry.outcome import LEARNED
 from registry.tables import Job, JobType
@@ -76,8 +76,7 @@ def find_candidate(session: Session, job_ids: Sequence[str]) -> Candidate | None
 
 def are_set_aside(session: Session, job_ids: Sequence[str]) -> bool:
     """Tell whether what any of these jobs taught is not learned any more, since a person went back."""
-    decision = col(Job.outcome)["decision"].as_string()
-    of_jobs = select(Job.id).where(col(Job.id).in_(job_ids), decision.not_in(LEARNED))
+    of_jobs = select(Job.id).where(col(Job.id).in_(job_ids), DECISION.not_in(LEARNED))
     return session.exec(of_jobs.limit(1)).first() is not None
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sqlmodel import Session, col, select
 
-from feedback.versions import DECISION, MADE
+from registry.jobs import DECISION, MADE
 from registry.outcome import Decision
 from registry.tables import Job, JobType
 

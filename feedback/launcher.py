@@ -19,10 +19,10 @@ from feedback.consolidation import find_due_consolidation
 from feedback.job_state import JobStatus, RunState
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits, utc_now
-from feedback.unlearning import find_unlaunched_unlearning, is_being_handed_over
+from feedback.unlearning import is_being_handed_over
 from registry.database import translate_database_errors
 from registry.errors import UnavailableError
-from registry.jobs import get_snapshot, list_job_documents
+from registry.jobs import UNLEARNINGS, get_snapshot, list_job_documents
 
 _logger = logging.getLogger(__name__)
 _UNKNOWN_RUN = RunState(JobStatus.FAILED, "Prefect no longer knows the run")
@@ -85,7 +85,7 @@ class Launcher:
         Raises UnavailableError if Prefect or the database does not answer.
         """
         with translate_database_errors(), Session(self._engine) as session:
-            request = find_unlaunched_unlearning(session, self._clock(), self._limits.longest_pause_seconds)
+            request = find_unlaunched_job(session, self._clock(), self._limits.longest_pause_seconds, UNLEARNINGS)
             snapshot = get_snapshot(session)
             if not request and snapshot == self._considered_snapshot:
                 return

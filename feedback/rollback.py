@@ -3,7 +3,8 @@
 from sqlmodel import Session, col, select
 
 from feedback.announcements import announce_jobs, announce_promotion
-from feedback.versions import DECISION, FROM, MADE, find_newest_promoted, trace
+from feedback.versions import FROM, find_newest_promoted, trace
+from registry.jobs import DECISION, MADE
 from registry.outcome import Decision
 from registry.tables import Job, JobType
 

@@ -35,8 +35,7 @@ def explain_objections(
     the version; `reads_well` is as in `find_objection`. There is no objection to documents that a person insists on.
     """
     documents = [data for data in training_set.training if data.document_id not in training_set.insisted]
-    learned = list_learned_lessons(session)
-    lessons = {data.document_id: learned[data.document_id] for data in documents if data.document_id in learned}
+    lessons = list_learned_lessons(session, document_ids=[data.document_id for data in documents])
     agreed = list_agreed_spans(session, lessons)
     objections = dict[str, Objection]()
     for data in documents:
@@ -44,8 +43,11 @@ def explain_objections(
         if objection := find_objection(data, found, of_document, known_types, reads_well):
             objections[data.document_id] = objection
     read = {each.type for objection in objections.values() for each in objection.contradicted}
-    others = {document_id: job_id for document_id, job_id in learned.items() if document_id not in lessons}
-    documents_of_type = count_learned_documents(session, others, read)
+    documents_of_type = dict[str, int]()
+    if read:
+        learned = list_learned_lessons(session)
+        others = {document_id: job_id for document_id, job_id in learned.items() if document_id not in lessons}
+        documents_of_type = count_learned_documents(session, others, read)
     return {
         document_id: describe_objection(objection, version, documents_of_type)
         for document_id, objection in objections.items()

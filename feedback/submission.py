@@ -145,7 +145,7 @@ def _check_unchanged(session: Session, refused: Job, again: Job) -> None:
     query = select(JobDocument).where(JobDocument.job_id == again.id)
     for row in session.exec(query):
         before = session.get_one(JobDocument, (refused.id, row.document_id))
-        if before.lesson and row.lesson and before.lesson.places != row.lesson.places:
+        if before.lesson and row.lesson and before.lesson.spans != row.lesson.spans:
             raise ConflictError(
                 f"Document {row.document_id} was annotated otherwise after it was set aside: send feedback on it"
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from math import inf
 
 from sqlalchemy import bindparam
@@ -14,11 +14,10 @@ from feedback.consolidation import HANDOVER_KEY, Candidate
 from registry.audit import delete_old_values
 from registry.documents import check_documents_exist
 from registry.errors import ConflictError, InvalidInputError
-from registry.jobs import UNANSWERED, add_job
+from registry.jobs import MADE, UNANSWERED, UNLEARNINGS, add_job
 from registry.tables import DeletedDocument, Document, Job, JobDocument, JobType
 
 _UNLEARNINGS = col(Job.type) == JobType.UNLEARNING
-_MADE = col(Job.outcome)["challenger"]["version"].as_string()
 _AT_ONCE = 1000
 
 
@@ -81,20 +80,12 @@ def delete_document(session: Session, document: Document, deleted_by: str) -> De
     return deleted
 
 
-def find_unlaunched_unlearning(session: Session, now: datetime, longest_pause_seconds: float) -> Job | None:
-    """Return the oldest unanswered request that no consolidation is to answer and that is not paused."""
-    until, latest = col(Job.paused_until), now + timedelta(seconds=longest_pause_seconds)
-    is_due = or_(until.is_(None), until <= now, until > latest)
-    query = select(Job).where(_UNLEARNINGS, UNANSWERED, Job.run_id.is_(None), is_due)
-    return session.exec(query.order_by(col(Job.number)).limit(1)).first()
-
-
 def claim_unlearnings(session: Session, flow_run_id: str) -> list[str]:
     """Claim the requests that no other consolidation has claimed for one that is about to read what is learned."""
     of_no_other = or_(col(Job.claiming_run_id).is_(None), col(Job.claiming_run_id) == flow_run_id)
     claimed = session.exec(
         update(Job)
-        .where(_UNLEARNINGS, UNANSWERED, of_no_other)
+        .where(UNLEARNINGS, of_no_other)
         .values(claiming_run_id=flow_run_id)
         .returning(col(Job.id))
         .execution_options(synchronize_session=False)
@@ -104,7 +95,7 @@ def claim_unlearnings(session: Session, flow_run_id: str) -> list[str]:
 
 def is_unlearning_due(session: Session) -> bool:
     """Tell whether a request is unanswered: the champion has then learned what was withdrawn."""
-    return session.exec(select(Job.id).where(_UNLEARNINGS, UNANSWERED).limit(1)).first() is not None
+    return session.exec(select(Job.id).where(UNLEARNINGS).limit(1)).first() is not None
 
 
 def get_last_withdrawal(session: Session) -> int:
@@ -123,7 +114,7 @@ def list_handed_over(session: Session, job_ids: Sequence[str]) -> list[str]:
     """Return the ids of the unanswered requests whose consolidation one of these jobs hands over."""
     handover = select(Job.idempotency_key).where(col(Job.id).in_(job_ids), Job.type == JobType.CONSOLIDATION)
     key = HANDOVER_KEY + col(Job.claiming_run_id)
-    return list(session.exec(select(Job.id).where(_UNLEARNINGS, UNANSWERED, key.in_(handover))))
+    return list(session.exec(select(Job.id).where(UNLEARNINGS, key.in_(handover))))
 
 
 def is_being_handed_over(session: Session, flow_run_id: str) -> bool:
@@ -134,7 +125,7 @@ def is_being_handed_over(session: Session, flow_run_id: str) -> bool:
 
 def list_deleted(session: Session, flow_run_id: str) -> Sequence[DeletedDocument]:
     """Return the deleted documents that a consolidation is to unlearn."""
-    claimed = select(Job.id).where(_UNLEARNINGS, UNANSWERED, Job.claiming_run_id == flow_run_id)
+    claimed = select(Job.id).where(UNLEARNINGS, Job.claiming_run_id == flow_run_id)
     return session.exec(select(DeletedDocument).where(col(DeletedDocument.unlearning_job_id).in_(claimed))).all()
 
 
@@ -200,5 +191,5 @@ def _find_first_version(session: Session, document_id: str) -> int | None:
         return min(versions)
     if not any(row.read_by for row, _ in rows):
         return None
-    newest = session.exec(select(_MADE).where(_MADE.is_not(None)).order_by(col(Job.number).desc()).limit(1)).first()
+    newest = session.exec(select(MADE).where(MADE.is_not(None)).order_by(col(Job.number).desc()).limit(1)).first()
     return int(newest or 0) + 1

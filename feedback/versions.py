@@ -6,11 +6,10 @@ from datetime import datetime
 
 from sqlmodel import Session, col, select
 
+from registry.jobs import DECISION, MADE
 from registry.outcome import Decision, Outcome
 from registry.tables import Job, JobDocument, Lesson, LessonAnnotation
 
-DECISION = col(Job.outcome)["decision"].as_string()
-MADE = col(Job.outcome)["challenger"]["version"].as_string()
 FROM = col(Job.outcome)["champion"]["version"].as_string()
 
 

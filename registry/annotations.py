@@ -10,6 +10,7 @@ from sqlmodel import Session, col, func, select, update
 
 from registry.documents import build_missing_error
 from registry.errors import ConflictError, InvalidInputError, NotFoundError, WrongValueError
+from registry.jobs import DECISION
 from registry.outcome import LEARNED
 from registry.tables import (
     MAX_VALUE,
@@ -177,7 +178,7 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> dic
 def _list_learned_types(session: Session) -> set[str]:
     """Return the types that the latest learned lesson was reviewed for, which include those of all before."""
     query = select(JobDocument).join(Job).where(col(JobDocument.lesson).is_not(None))
-    learned = query.where(col(Job.outcome)["decision"].as_string().in_(LEARNED))
+    learned = query.where(DECISION.in_(LEARNED))
     latest = session.exec(learned.order_by(col(Job.number).desc()).limit(1)).first()
     return set(latest.lesson.reviewed_types) if latest and latest.lesson else set()
 

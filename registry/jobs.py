@@ -12,8 +12,11 @@ from registry.outcome import LEARNED, Decision
 from registry.tables import Document, Job, JobDocument, JobType
 
 MOST_DOCUMENTS = 10_000  # of a job: SQLite takes 32,766 values in a query, Prefect 512 KB of parameters
+DECISION = col(Job.outcome)["decision"].as_string()
+MADE = col(Job.outcome)["challenger"]["version"].as_string()  # the version
 UNANSWERED = col(Job.outcome).is_(None)
 WAITING = and_(UNANSWERED, Job.type != JobType.UNLEARNING)  # for a run on feedback
+UNLEARNINGS = and_(UNANSWERED, Job.type == JobType.UNLEARNING)  # for a consolidation
 
 
 def add_job(
@@ -124,14 +127,13 @@ def _select_last_answers() -> Subquery:
     A training run that was refused leaves its documents as they were: it brought no new annotations. What was
     withdrawn is set aside.
     """
-    decision = col(Job.outcome)["decision"].as_string()
     contradiction, withdrawn = col(JobDocument.contradiction), col(JobDocument.withdrawn_by).is_not(None)
-    is_promoted = and_(decision.in_(LEARNED), contradiction.is_(None), not_(withdrawn))
-    is_rolled_back = decision == Decision.ROLLED_BACK
+    is_promoted = and_(DECISION.in_(LEARNED), contradiction.is_(None), not_(withdrawn))
+    is_rolled_back = DECISION == Decision.ROLLED_BACK
     has_no_effect = and_(Job.type == JobType.TRAINING_RUN, not_(is_promoted), not_(is_rolled_back))
     recency = func.row_number().over(partition_by=JobDocument.document_id, order_by=col(Job.number).desc())
     is_set_aside = or_(
-        decision.in_([Decision.NOT_PROMOTED, Decision.ROLLED_BACK]), contradiction.is_not(None), withdrawn
+        DECISION.in_([Decision.NOT_PROMOTED, Decision.ROLLED_BACK]), contradiction.is_not(None), withdrawn
     )
     answers = (
         sqlalchemy.select(

@@ -9,6 +9,7 @@ from sqlmodel import Session, col, func, select, update
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from registry.annotations import get_latest_annotations
+from registry.jobs import DECISION
 from registry.outcome import LEARNED
 from registry.tables import AuditEntry, Document, Job, JobDocument, Lesson
 
@@ -48,18 +49,19 @@ def list_lessons(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
     return dict(session.exec(query.order_by(col(Document.created_at), col(Job.number))).all())
 
 
-def list_learned_lessons(session: Session, since: int = 0) -> dict[str, str]:
+def list_learned_lessons(session: Session, since: int = 0, document_ids: Sequence[str] | None = None) -> dict[str, str]:
     """Return the learned documents, each with the job that taught it last, in the order of these jobs.
 
     What was refused, set aside or withdrawn is not learned: a document then counts as its last promoted job taught it.
 
-    With `since`, only documents whose job has a greater number.
+    With `since`, only documents whose job has a greater number; with `document_ids`, only these.
     """
-    decision = col(Job.outcome)["decision"].as_string()
     recency = func.row_number().over(partition_by=JobDocument.document_id, order_by=col(Job.number).desc())
     query = select(JobDocument.document_id, JobDocument.job_id, Job.number, recency.label("recency")).join(Job)
     taught = col(JobDocument.lesson).is_not(None), col(JobDocument.contradiction).is_(None)
-    last = query.where(decision.in_(LEARNED), *taught, _COUNTS).subquery()
+    if document_ids is not None:
+        query = query.where(col(JobDocument.document_id).in_(document_ids))
+    last = query.where(DECISION.in_(LEARNED), *taught, _COUNTS).subquery()
     learned = select(last.c.document_id, last.c.job_id).join(Document, col(Document.id) == last.c.document_id)
     learned = learned.where(last.c.recency == 1, last.c.number > since)
     return dict(session.exec(learned.order_by(last.c.number, col(Document.created_at))).all())
@@ -67,8 +69,6 @@ def list_learned_lessons(session: Session, since: int = 0) -> dict[str, str]:
 
 def count_learned_documents(session: Session, lessons: Mapping[str, str], types: Collection[str]) -> dict[str, int]:
     """Return in how many of the learned lessons there are annotations of each type."""
-    if not types:
-        return {}
     marked = ({each.type for each in lesson.annotations} for lesson in find_lessons(session, lessons).values())
     return dict(Counter(name for of_document in marked for name in of_document & set(types)))
 
@@ -79,13 +79,12 @@ def list_agreed_spans(session: Session, lessons: Mapping[str, str]) -> dict[str,
     A reviewer who sent feedback with an annotation of another one agreed to it: the audit log has the names.
     """
     reviewers: dict[tuple[str, Span], set[str | None]] = defaultdict(set)
-    decision = col(Job.outcome)["decision"].as_string()
-    query = select(JobDocument).join(Job).where(col(JobDocument.document_id).in_(lessons), decision.in_(LEARNED))
+    query = select(JobDocument).join(Job).where(col(JobDocument.document_id).in_(lessons), DECISION.in_(LEARNED))
     rows = [row for row in session.exec(query) if row.lesson]
     places = dict[str, tuple[str, Span]]()
     for row in rows:
         for each in row.lesson.annotations if row.lesson else ():
-            place = row.document_id, Span(each.start, each.end, each.type)
+            place = row.document_id, each.span
             places[each.id] = place
             reviewers[place].add(each.reviewer)
     for entry in session.exec(select(AuditEntry).where(col(AuditEntry.document_id).in_(lessons))):
@@ -95,8 +94,9 @@ def list_agreed_spans(session: Session, lessons: Mapping[str, str]) -> dict[str,
     agreed = dict[str, set[Span]]()
     for row in rows:
         if row.lesson and lessons[row.document_id] == row.job_id:
-            spans = (Span(each.start, each.end, each.type) for each in row.lesson.annotations)
-            agreed[row.document_id] = {span for span in spans if len(reviewers[row.document_id, span] - {None}) > 1}
+            agreed[row.document_id] = {
+                span for span in row.lesson.spans if len(reviewers[row.document_id, span] - {None}) > 1
+            }
     return agreed
 
 
@@ -123,7 +123,7 @@ def load_lessons(session: Session, lessons: Mapping[str, str]) -> list[Annotatio
         AnnotationData(
             document_id,
             texts[document_id],
-            tuple(sorted(Span(each.start, each.end, each.type) for each in lesson.annotations)),
+            lesson.spans,
             frozenset(lesson.reviewed_types),
         )
         for document_id, lesson in found.items()

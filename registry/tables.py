@@ -13,6 +13,7 @@ from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel, UniqueConstraint
 
+from embeddinggemma_feasibility.annotation_data import Span
 from registry.outcome import Outcome
 
 MAX_NAME = 200  # characters of a reviewer's or a key's name
@@ -223,6 +224,11 @@ class LessonAnnotation(BaseModel):
     revision: int
     reviewer: str | None
 
+    @property
+    def span(self) -> Span:
+        """Return where and as what it marks the text."""
+        return Span(self.start, self.end, self.type)
+
 
 class Lesson(BaseModel):
     """What a job teaches of a document: its approved annotations, and the types that its reviewer looked for."""
@@ -231,9 +237,9 @@ class Lesson(BaseModel):
     reviewed_types: list[str]
 
     @property
-    def places(self) -> set[tuple[str, int, int]]:
-        """Return the type, start and end of each annotation."""
-        return {(each.type, each.start, each.end) for each in self.annotations}
+    def spans(self) -> tuple[Span, ...]:
+        """Return the spans of the annotations, sorted."""
+        return tuple(sorted(each.span for each in self.annotations))
 
 
 class JobDocument(SQLModel, table=True):

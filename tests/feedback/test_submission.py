@@ -14,7 +14,7 @@ from registry.documents import get_document
 from registry.errors import ConflictError, InvalidInputError, NotFoundError
 from registry.jobs import list_job_documents
 from registry.lessons import load_lessons, take_lessons
-from registry.outcome import Decision, Outcome
+from registry.outcome import Decision
 from registry.tables import Annotation, AnnotationStatus, Document
 from tests.feedback.jobs import find_waiting_job, outcome
 from tests.registry.test_annotations import add_document, marked
@@ -86,21 +86,14 @@ def test_identical_annotations_sent_at_the_same_time_are_one_job(
         assert len(set(pool.map(feed_back, range(8)))) == 1
 
 
-def test_feedback_whose_job_failed_becomes_a_new_job(session: Session, prefect_away: Launcher) -> None:
-    document = add_document(session)
-    first = trigger_model_feedback(session, prefect_away, document, [marked("Bell")]).id
-    failed = Outcome(decision=Decision.FAILED, reason="because", flow_run_id="run")
-    answer_jobs(session, [first], failed)
-    assert trigger_model_feedback(session, prefect_away, document, [marked("Bell")]).id != first
-
-
-def test_feedback_that_was_set_aside_becomes_a_new_job_when_it_is_sent_again(
-    session: Session, prefect_away: Launcher
+@pytest.mark.parametrize("decision", [Decision.FAILED, Decision.NOT_PROMOTED])
+def test_feedback_that_no_version_learned_becomes_a_new_job_when_it_is_sent_again(
+    session: Session, prefect_away: Launcher, decision: Decision
 ) -> None:
     document = add_document(session)
-    refused = trigger_model_feedback(session, prefect_away, document, [marked("Bell")])
-    answer_jobs(session, [refused.id], outcome(Decision.NOT_PROMOTED))
-    assert trigger_model_feedback(session, prefect_away, document, [marked("Bell")]).id != refused.id
+    first = trigger_model_feedback(session, prefect_away, document, [marked("Bell")]).id
+    answer_jobs(session, [first], outcome(decision))
+    assert trigger_model_feedback(session, prefect_away, document, [marked("Bell")]).id != first
 
 
 def test_job_teaches_what_was_sent_though_somebody_changes_the_annotations_before_its_run(
