@@ -13,6 +13,7 @@ from api.documentation import add_documentation
 from api.errors import add_error_handlers, document_errors
 from api.job_watcher import JobWatcher
 from api.loopback import LoopbackGuard
+from api.page_files import add_page
 from api.routes import annotations, audit, documents, feedback, health, jobs, models, system_status, webhooks
 from api.services import RequestLimit, Services, StreamLimit
 from feedback.launcher import Launcher
@@ -42,6 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     add_documentation(app)
+    add_page(app)
     add_error_handlers(app)
     app.add_middleware(LoopbackGuard, allowed_hosts=settings.allowed_hosts)
     for route in (documents, annotations, feedback, jobs, models, audit, webhooks, system_status):

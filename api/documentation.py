@@ -2,12 +2,12 @@
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 
 def add_documentation(app: FastAPI) -> None:
-    """Serve Swagger UI at `/docs`, with the files that `fastapi-offline` ships, and redirect `/` there.
+    """Serve Swagger UI at `/docs`, with the files that `fastapi-offline` ships.
 
     Create `app` with `docs_url=None` and `redoc_url=None`: FastAPI's own pages load their scripts from a CDN.
     All URLs are relative, so the page also works behind a proxy that adds a prefix.
@@ -24,7 +24,3 @@ def add_documentation(app: FastAPI) -> None:
     @app.get("/docs", include_in_schema=False)
     async def get_documentation() -> HTMLResponse:
         return page
-
-    @app.get("/", include_in_schema=False)
-    async def redirect_to_documentation() -> RedirectResponse:
-        return RedirectResponse("docs")

@@ -167,6 +167,7 @@ def _open_stack(folder: Path, ports: Ports, encoder: str, host: str) -> Iterator
 def _print_addresses(stack: Stack) -> None:
     password = stack.environment.get("PREFECT_API_AUTH_STRING")
     typer.echo(f"""
+Review   {stack.api_url}/#key={stack.api_key}
 API      {stack.api_url}/docs
 Prefect  {stack.prefect_url}
 MLflow   {stack.mlflow_url}

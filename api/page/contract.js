@@ -1,0 +1,356 @@
+/** The view of one contract: its pages or text, its entities, and teaching. */
+
+import { request, requestText } from "./api.js";
+import { announce, ask, button, h } from "./elements.js";
+import { buildEntityList } from "./entity_list.js";
+import { Colours } from "./colours.js";
+import { formatSince, t } from "./language.js";
+import { Text } from "./offsets.js";
+import { PageSurface } from "./page_surface.js";
+import { Review } from "./review.js";
+import { guarded } from "./problems.js";
+import { TeachPanel } from "./teach_panel.js";
+import { TextSurface } from "./text_surface.js";
+import { buildTypeChooser } from "./type_chooser.js";
+
+const OTHERS_SECONDS = 5; // between two looks at what others have changed
+
+/** Show a contract in `place`; return a function that ends it. */
+export async function showContract(place, documentId, scopes) {
+  const path = `documents/${documentId}`;
+  const [description, { pages }, string, types] = await Promise.all([
+    request(path),
+    request(`${path}/pages`),
+    requestText(`${path}/text`),
+    request("types"),
+  ]);
+  const view = new ContractView(description, pages, new Text(string), types.map((each) => each.type), scopes);
+  place.replaceChildren(view.element);
+  await view.open();
+  return () => view.close();
+}
+
+class ContractView {
+  constructor(description, pages, text, types, scopes) {
+    this.description = description;
+    this.pages = pages;
+    this.text = text;
+    this.types = types;
+    this.mayAnnotate = scopes.includes("annotate");
+    this.mayTeach = scopes.includes("train");
+    this.colours = new Colours(types);
+    this.review = new Review(description.id, text, askWhoseToKeep);
+    this.review.addEventListener("change", () => this.#draw());
+    this.teaching = new TeachPanel(guarded(() => this.#suggest()));
+    this.surfacePlace = h("div", { class: "place" });
+    this.chooserPlace = h("div", { class: "choosing" });
+    this.list = h("div", { class: "entities" });
+    this.bar = h("div", { class: "bar" });
+    this.hint = h("p", { class: "hint", hidden: true });
+    this.element = h(
+      "div",
+      { class: "contract" },
+      this.#buildHeading(),
+      this.surfacePlace,
+      h(
+        "aside",
+        { "aria-label": t("entities") },
+        this.chooserPlace,
+        !this.mayAnnotate && h("p", { class: "hint" }, t("readOnly")),
+        this.hint,
+        this.list,
+        this.teaching.element,
+        this.bar,
+      ),
+    );
+    this.handleKey = (event) => this.#handleKey(event);
+    this.look = guarded(async () => document.visibilityState === "visible" && this.review.refresh());
+  }
+
+  async open() {
+    this.#showSurface(this.pages.length > 0);
+    document.addEventListener("keydown", this.handleKey);
+    window.addEventListener("focus", this.look);
+    this.timer = setInterval(this.look, OTHERS_SECONDS * 1000);
+    await Promise.all([this.review.refresh(), guarded(() => this.#suggest())(), this.#findTeaching()]);
+    this.#draw();
+  }
+
+  close() {
+    this.isClosed = true;
+    document.removeEventListener("keydown", this.handleKey);
+    window.removeEventListener("focus", this.look);
+    clearInterval(this.timer);
+    this.teaching.close();
+    this.surface.close();
+  }
+
+  #buildHeading() {
+    const { filename, page_count: count } = this.description;
+    const choose = (isPages) => () => this.#showSurface(isPages);
+    this.toggles = this.pages.length
+      ? [button(t("asPages"), choose(true), { kind: "quiet" }), button(t("asText"), choose(false), { kind: "quiet" })]
+      : [];
+    return h(
+      "div",
+      { class: "heading" },
+      h("a", { href: "#/documents", class: "back" }, `← ${t("contracts")}`),
+      h("h1", {}, filename),
+      this.pages.length > 0 && h("span", { class: "about" }, `${count} ${t("pages").toLowerCase()}`),
+      h("div", { class: "toggles", role: "group", "aria-label": t("appearance") }, this.toggles),
+      button(t("shortcuts"), showShortcuts, { kind: "quiet", shortcut: "?" }),
+    );
+  }
+
+  /** Show the pages as they look, or the text; what was shown first on the screen is shown again. */
+  #showSurface(isPages) {
+    const pick = (key) => this.#pick(key);
+    this.surface?.close();
+    this.surface = isPages
+      ? new PageSurface(this.description.id, this.pages, this.text, this.colours, pick)
+      : new TextSurface(this.text, this.colours, pick);
+    if (this.mayAnnotate) this.surface.selection.addEventListener("mark", () => this.#chooseType());
+    this.surface.selection.addEventListener("move", () => this.#announceSelection());
+    this.surfacePlace.replaceChildren(this.surface.element);
+    this.toggles.forEach((toggle, index) => toggle.setAttribute("aria-pressed", String(isPages === (index === 0))));
+    this.#draw();
+  }
+
+  #announceSelection() {
+    const { range } = this.surface.selection;
+    if (range) announce(t("selected", { value: this.text.slice(...range) }));
+  }
+
+  /** Ask for suggestions, until a long document is read in the background. */
+  async #suggest() {
+    try {
+      const answer = await this.review.suggest();
+      this.#showHint(answer.model_version ? answer.warning && [answer.warning, "en"] : [t("noModelYet")]);
+    } catch (error) {
+      if (error.status !== 503 || this.isClosed) throw error;
+      this.#showHint([t("readLater")]);
+      setTimeout(guarded(() => this.isClosed || this.#suggest()), 3000);
+    }
+  }
+
+  #showHint(hint) {
+    this.hint.hidden = !hint;
+    if (hint) this.hint.replaceChildren(h("span", { lang: hint[1] }, hint[0]));
+  }
+
+  /** Go on following feedback on this document that was sent before a reload. */
+  async #findTeaching() {
+    const { items } = await request(`jobs?document_id=${this.description.id}&limit=1`);
+    const [job] = items;
+    if (!job) return;
+    const isWaiting = ["pending", "running"].includes(job.status);
+    if (isWaiting) this.teaching.follow(job.job_id);
+    else if (this.description.review === "set_aside") this.teaching.show(await request(`jobs/${job.job_id}`));
+  }
+
+  #draw() {
+    if (!this.surface) return;
+    const { items } = this.review;
+    this.surface.show(items.filter((item) => item.state !== "rejected"), this.current);
+    const focused = this.list.contains(document.activeElement) && findPlace(document.activeElement);
+    const { scrollTop } = this.list;
+    this.list.replaceChildren(...buildEntityList(items, this.current, this.colours, this.#actions));
+    if (!items.length && this.hint.hidden) this.list.append(h("p", { class: "hint" }, t("nothingFound")));
+    this.list.scrollTop = scrollTop;
+    if (focused) this.#focusAgain(focused);
+    this.#drawBar();
+  }
+
+  /** Keep the focus where it was, though the list was built anew: on the same button, or on its entity. */
+  #focusAgain({ key, label }) {
+    const item = [...this.list.querySelectorAll("li")].find((each) => each.querySelector(".value").dataset.key === (key ?? this.current));
+    const buttons = [...(item?.querySelectorAll("button") ?? [])];
+    (buttons.find((each) => findLabel(each) === label) ?? buttons[0])?.focus();
+  }
+
+  #drawBar() {
+    if (!this.mayAnnotate) return this.bar.replaceChildren();
+    const count = this.review.suggested.length;
+    this.bar.replaceChildren(
+      ...[
+        count > 0 && button(t("acceptAll", { count }), this.#do(() => this.review.accept(...this.review.suggested)), { shortcut: "⇧A" }),
+        this.review.canUndo && button(t("undo"), this.#do(() => this.#undo()), { shortcut: "U", kind: "quiet" }),
+        this.mayTeach && button(t("teach"), this.#do(() => this.#teach()), { kind: "primary", shortcut: "G" }),
+      ].filter(Boolean),
+    );
+  }
+
+  get #actions() {
+    const pick = (key) => this.#pick(key);
+    if (!this.mayAnnotate) return { pick };
+    const act = (method) => (item) => this.#do(() => this.review[method](item))();
+    return {
+      pick,
+      accept: act("accept"),
+      reject: act("reject"),
+      retype: (item) => this.#chooseTypeOf(item),
+      extend: (item, edge, step) => this.#do(() => this.#extend(item, edge, step))(),
+    };
+  }
+
+  /** Return a function that does something, and shows why it fails. */
+  #do(action) {
+    return guarded(action);
+  }
+
+  #pick(key) {
+    this.current = key;
+    this.#draw();
+    const item = this.#currentItem;
+    if (!item) return;
+    this.surface.reveal(item);
+    const shown = [...this.list.querySelectorAll(".value")].find((each) => each.dataset.key === key);
+    shown?.scrollIntoView({ block: "nearest" });
+    shown?.focus({ preventScroll: true });
+  }
+
+  get #currentItem() {
+    return this.review.items.find((item) => item.key === this.current);
+  }
+
+  /** Pick the entity after or before the current one, in the order of the list. */
+  #move(step) {
+    const keys = [...this.list.querySelectorAll(".value")].map((each) => each.dataset.key);
+    const at = keys.indexOf(this.current);
+    const next = keys[at < 0 ? 0 : Math.max(0, Math.min(keys.length - 1, at + step))];
+    if (next) this.#pick(next);
+  }
+
+  async #extend(item, edge, step) {
+    const { tokens } = this.text;
+    const isStart = edge === "start";
+    const token = this.text.findToken(isStart ? item.start : item.end - 1) + step;
+    if (!tokens[token]) return;
+    const [start, end] = isStart ? [tokens[token][0], item.end] : [item.start, tokens[token][1]];
+    if (start >= end) return;
+    this.current = JSON.stringify([item.type, start, end]);
+    await this.review.changeExtent(item, start, end);
+  }
+
+  async #undo() {
+    await this.review.undo();
+    announce(t("undone"));
+  }
+
+  /** Offer the types for the selected words, or the words as the extent of the current entity. */
+  #chooseType() {
+    const [start, end] = this.surface.selection.range;
+    const item = this.#currentItem;
+    const mark = (type) => this.#finishChoosing(type, start, end, () => this.review.add(type, start, end));
+    const extend = () => this.#finishChoosing(item.type, start, end, () => this.review.changeExtent(item, start, end));
+    const others = item ? [button(t("useAsExtent", { value: shorten(item.value) }), extend, { kind: "quiet" })] : [];
+    const title = `${t("markAs")}: “${shorten(this.text.slice(start, end))}”`;
+    this.#openChooser(title, mark, others);
+  }
+
+  #chooseTypeOf(item) {
+    const change = (type) => this.#finishChoosing(type, item.start, item.end, () => this.review.changeType(item, type));
+    this.#openChooser(`${t("changeType")}: “${shorten(item.value)}”`, change);
+  }
+
+  #openChooser(title, onchoose, others) {
+    const chooser = buildTypeChooser(title, this.types, this.colours, onchoose, () => this.#closeChooser(), others);
+    this.chooserPlace.replaceChildren(chooser);
+  }
+
+  #closeChooser() {
+    this.chooserPlace.replaceChildren();
+    this.surface.selection.clear();
+    this.surface.element.focus({ preventScroll: true });
+  }
+
+  #finishChoosing(type, start, end, store) {
+    this.#closeChooser();
+    if (!this.types.includes(type)) this.types = [...this.types, type];
+    this.current = JSON.stringify([type, start, end]);
+    return this.#do(store)();
+  }
+
+  async #teach() {
+    if (!(await this.#settleSuggestions())) return;
+    const isEmpty = !this.review.items.some((item) => item.state === "approved");
+    if (isEmpty && !(await ask(t("teachTitle"), h("p", {}, t("nothingMarked")), [[t("teachNothing"), true, "primary"], [t("cancel"), null]]))) return;
+    const sent = performance.now();
+    const body = isEmpty ? { annotations: [] } : {};
+    const job = await request(`documents/${this.description.id}/feedback`, { method: "POST", body });
+    this.teaching.follow(job.job_id, sent);
+  }
+
+  /** Have the reviewer decide on the suggestions that are left; return whether to teach. */
+  async #settleSuggestions() {
+    const left = this.review.suggested;
+    if (!left.length) return true;
+    const choices = [[t("acceptAndTeach"), "accept", "primary"], [t("rejectAndTeach"), "reject"], [t("goOn"), null, "quiet"]];
+    const decision = await ask(t("teachTitle"), h("p", {}, t("undecided", { count: left.length })), choices);
+    if (decision) await this.review[decision](...left);
+    return decision !== null;
+  }
+
+
+  #handleKey(event) {
+    const isTyping = event.target.matches("input, textarea, select") || document.querySelector("dialog[open]");
+    if (isTyping || event.altKey) return;
+    const item = this.#currentItem;
+    const keys = {
+      j: () => this.#move(1),
+      ArrowDown: () => this.#move(1),
+      k: () => this.#move(-1),
+      ArrowUp: () => this.#move(-1),
+      "?": showShortcuts,
+      ...(this.mayAnnotate && {
+        A: () => this.review.accept(...this.review.suggested),
+        u: () => this.#undo(),
+        a: () => item && this.review.accept(item),
+        x: () => item && this.review.reject(item),
+        t: () => item && this.#chooseTypeOf(item),
+      }),
+      ...(this.mayTeach && { g: () => this.#teach() }),
+    };
+    const isUndo = (event.ctrlKey || event.metaKey) && event.key === "z";
+    if ((event.ctrlKey || event.metaKey) && !isUndo) return;
+    const action = isUndo ? keys.u : keys[event.key];
+    if (!action) return;
+    event.preventDefault();
+    this.#do(action)();
+  }
+}
+
+const shorten = (value) => (value.length > 60 ? `${value.slice(0, 57)}…` : value);
+const findLabel = (element) => element.getAttribute("aria-label")?.split(":")[0] ?? element.className;
+const findPlace = (element) => ({ key: element.closest("li")?.querySelector(".value")?.dataset.key, label: findLabel(element) });
+
+function showShortcuts() {
+  const keys = [
+    ["J ↓ / K ↑", t("shortcut_move")],
+    ["A", t("accept")],
+    ["⇧A", t("all")],
+    ["X", t("reject")],
+    ["T", t("changeType")],
+    ["U", t("undo")],
+    ["← → ⇧", t("shortcut_surface")],
+    ["Enter", t("shortcut_enter")],
+    ["G", t("shortcut_teach")],
+  ];
+  const rows = keys.map(([key, meaning]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, meaning)]);
+  return ask(t("shortcuts"), h("dl", { class: "keys" }, rows), [[t("close"), null]]);
+}
+
+/** Ask whose change is kept: somebody changed the annotation to `theirs`, or removed it, while ours became `mine`. */
+function askWhoseToKeep(theirs, mine) {
+  const values = { value: shorten(mine.value ?? ""), type: (theirs ?? mine).type };
+  const text = theirs
+    ? t("theyChanged", {
+        value: shorten(theirs.value),
+        type: theirs.type,
+        state: t(`item_${theirs.status}`),
+        reviewer: theirs.reviewer ?? t("somebody"),
+        since: formatSince(theirs.updated_at),
+      })
+    : t("theyDeleted", values);
+  return ask(t("changedMeanwhile"), h("p", {}, text), [[t("keepTheirs"), false], [t("keepMine"), true]]);
+}

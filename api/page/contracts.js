@@ -1,0 +1,162 @@
+/** The view of all contracts: uploading, and the list that says which to review next. */
+
+import { request, upload } from "./api.js";
+import { announce, button, h } from "./elements.js";
+import { formatDate, formatNumber, t } from "./language.js";
+import { describe, guarded } from "./problems.js";
+
+const PAGE = 50;
+const AT_ONCE = 2; // uploads
+const ORDERS = { uncertain: "orderUncertain", newest: "orderNewest", name: "orderName" };
+const STATES = ["new", "waiting", "reviewed", "changed", "set_aside"];
+const CHOSEN = "contract-feedback-list";
+
+/** Show the contracts in `place`; return a function that ends it. */
+export async function showContracts(place, _, scopes) {
+  const view = new ContractsView(scopes);
+  place.replaceChildren(view.element);
+  await view.load();
+  return () => {};
+}
+
+class ContractsView {
+  constructor(scopes) {
+    this.chosen = { order: "uncertain", review: "", search: "", ...JSON.parse(sessionStorage.getItem(CHOSEN) ?? "{}") };
+    this.rows = h("tbody");
+    this.count = h("p", { class: "about", role: "status" });
+    this.more = button(t("more"), guarded(() => this.#loadMore()), { kind: "quiet" });
+    this.element = h(
+      "div",
+      { class: "contracts" },
+      h("h1", {}, t("contracts")),
+      scopes.includes("annotate") && this.#buildUploads(),
+      this.#buildChoices(),
+      this.count,
+      h("table", {}, this.#buildHead(), this.rows),
+      this.more,
+    );
+  }
+
+  async load() {
+    this.rows.replaceChildren();
+    await this.#loadMore();
+  }
+
+  #buildHead() {
+    const headings = [t("name"), t("state"), [t("toCheck"), "number"], [t("pages"), "number"], t("date")];
+    return h("thead", {}, h("tr", {}, headings.map((heading) => {
+      const [text, kind] = [heading].flat();
+      return h("th", { scope: "col", class: kind }, text);
+    })));
+  }
+
+  #buildChoices() {
+    const choose = (name) => guarded((event) => {
+      this.chosen[name] = event.target.value;
+      sessionStorage.setItem(CHOSEN, JSON.stringify(this.chosen));
+      return this.load();
+    });
+    const buildSelect = (name, label, options) =>
+      h("label", {}, label, h("select", { onchange: choose(name) }, options.map(([value, text]) =>
+        h("option", { value, selected: value === this.chosen[name] }, text))));
+    const states = [["", t("all")], ...STATES.map((state) => [state, t(`state_${state}`)])];
+    const orders = Object.entries(ORDERS).map(([value, name]) => [value, t(name)]);
+    const search = h("input", { type: "search", value: this.chosen.search, maxlength: 200, onchange: choose("search") });
+    return h(
+      "div",
+      { class: "choices", role: "search" },
+      h("label", {}, t("search"), search),
+      buildSelect("order", t("order"), orders),
+      buildSelect("review", t("show"), states),
+    );
+  }
+
+  async #loadMore() {
+    const chosen = Object.entries(this.chosen).filter(([, value]) => value);
+    const query = new URLSearchParams([...chosen, ["offset", this.rows.children.length], ["limit", PAGE]]);
+    const asked = (this.asked = query.toString());
+    const page = await request(`documents?${query}`);
+    if (asked !== this.asked) return; // chosen otherwise meanwhile
+    this.rows.append(...page.items.map(buildRow));
+    this.count.textContent = page.total ? t("countOfContracts", { count: page.total }) : t("noContracts");
+    this.more.hidden = this.rows.children.length >= page.total;
+  }
+
+  #buildUploads() {
+    const input = h("input", {
+      type: "file",
+      multiple: true,
+      accept: ".pdf,.txt,.md,application/pdf,text/plain",
+      id: "files",
+      class: "for-screen-readers",
+      onchange: () => {
+        this.#upload([...input.files]);
+        input.value = "";
+      },
+    });
+    this.uploads = h("ul", { class: "uploads", "aria-label": t("uploads"), hidden: true });
+    const zone = h("div", { class: "drop" }, t("drop"), " ", input, h("label", { for: "files", class: "button" }, t("chooseFiles")));
+    const over = (isOver) => (event) => {
+      event.preventDefault();
+      zone.classList.toggle("over", isOver);
+    };
+    zone.addEventListener("dragover", over(true));
+    zone.addEventListener("dragleave", over(false));
+    zone.addEventListener("drop", (event) => {
+      over(false)(event);
+      this.#upload([...event.dataTransfer.files]);
+    });
+    return h("section", { "aria-label": t("uploads") }, zone, this.uploads);
+  }
+
+  /** Upload files, some at once, each with its progress and, if it is refused, the reason. */
+  async #upload(files) {
+    this.uploads.hidden = false;
+    const waiting = files.map((file) => [file, this.#addUpload(file)]);
+    const work = async () => {
+      for (let next = waiting.shift(); next; next = waiting.shift()) await uploadOne(...next);
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, work));
+    announce(t("uploaded"));
+    await guarded(() => this.load())();
+  }
+
+  #addUpload(file) {
+    const progress = h("progress", { max: 1, value: 0, "aria-label": file.name });
+    const state = h("span", { class: "about" }, t("phase_waiting"));
+    const name = h("span", { class: "name" }, file.name);
+    const row = h("li", {}, name, progress, state);
+    this.uploads.append(row);
+    return { row, name, progress, state };
+  }
+}
+
+async function uploadOne(file, { row, name, progress, state }) {
+  state.textContent = t("uploading");
+  try {
+    const document = await upload(file, (share) => {
+      progress.value = share;
+      if (share === 1) state.textContent = t("reading");
+    });
+    name.replaceChildren(h("a", { href: `#/documents/${document.id}` }, file.name));
+    state.textContent = t("uploaded");
+    row.className = "done";
+  } catch (error) {
+    state.textContent = describe(error);
+    row.className = "refused";
+  }
+  progress.hidden = true;
+}
+
+function buildRow(document) {
+  const { id, filename, review, uncertain_values: uncertain, page_count: pages, created_at: created } = document;
+  return h(
+    "tr",
+    {},
+    h("th", { scope: "row" }, h("a", { href: `#/documents/${id}` }, filename)),
+    h("td", {}, h("span", { class: `state ${review}` }, t(`state_${review}`))),
+    h("td", { class: "number" }, uncertain === null ? "–" : formatNumber(uncertain)),
+    h("td", { class: "number" }, pages),
+    h("td", {}, formatDate(created)),
+  );
+}

@@ -1,0 +1,113 @@
+/** What becomes of a contract that is taught: the job as it goes on, and what its corrections did. */
+
+import { followJob, request } from "./api.js";
+import { announce, button, h, outsideLink } from "./elements.js";
+import { formatNumber, t } from "./language.js";
+
+const COMPARING = 65; // percent, from which the flow compares the versions
+
+export class TeachPanel {
+  constructor(onanswered) {
+    this.onanswered = onanswered;
+    this.element = h("section", { class: "teaching", "aria-label": t("teachTitle"), hidden: true });
+  }
+
+  close() {
+    this.following?.abort();
+  }
+
+  /** Show a job until it is answered; `sent` is when it was sent, in milliseconds since the page was opened. */
+  async follow(jobId, sent) {
+    this.close();
+    this.following = new AbortController();
+    const { signal } = this.following;
+    let last = null;
+    await followJob(jobId, (job) => {
+      if (signal.aborted) return;
+      last = job;
+      this.show(job, sent);
+    }, signal);
+    if (!signal.aborted && last?.outcome) this.onanswered(last);
+  }
+
+  show(job, sent) {
+    this.element.hidden = false;
+    this.element.replaceChildren(...(job.outcome ? this.#buildAnswer(job, sent) : this.#buildProgress(job)));
+    announce(this.element.querySelector("h3").textContent);
+  }
+
+  #buildProgress(job) {
+    const isRunning = job.status === "running";
+    const phase = !isRunning ? "waiting" : job.progress < COMPARING ? "training" : "comparing";
+    const steps = ["waiting", "training", "comparing"].map((each) =>
+      h("li", { "aria-current": each === phase ? "step" : undefined }, t(`phase_${each}`)),
+    );
+    const isRetried = job.message && !isRunning && job.message.includes("failed");
+    return [
+      h("h3", {}, t(`phase_${phase}`)),
+      h("ol", { class: "phases" }, steps),
+      h("progress", { max: 100, value: job.progress, "aria-label": t("progress") }),
+      isRetried && h("p", { lang: "en" }, job.message),
+    ].filter(Boolean);
+  }
+
+  #buildAnswer(job, sent) {
+    const { outcome } = job;
+    const seconds = sent !== undefined && (performance.now() - sent) / 1000;
+    const links = [outsideLink(job.links.prefect_run, t("prefectRun")), outsideLink(job.links.mlflow_run, t("mlflowRun"))];
+    return [
+      h("h3", { class: isLearned(job) ? "live" : "aside" }, describeDecision(job, seconds)),
+      job.insisted_by && h("p", {}, t("insistedBy", { reviewer: job.insisted_by })),
+      outcome.effect && this.#buildEffect(outcome.effect),
+      !isLearned(job) && this.#buildAdvice(job),
+      h("details", {}, h("summary", {}, t("serverSays")), h("p", { lang: "en" }, findReason(job)), h("p", { class: "links" }, links)),
+      button(t("nextContract"), openNext, { kind: "quiet" }),
+    ].filter(Boolean);
+  }
+
+  #buildEffect(effect) {
+    const corrected = effect.corrections ? t("correctionsRead", { count: effect.corrections, reproduced: effect.reproduced }) : t("noCorrection");
+    const changes = effect.changes.map((change) =>
+      h("li", {}, h("a", { href: `#/documents/${change.document_id}` }, t("change", change))),
+    );
+    return h("div", {}, h("p", {}, corrected), changes.length > 0 && [h("h4", {}, t("changedOthers")), h("ul", {}, changes)]);
+  }
+
+  #buildAdvice(job) {
+    const isContradicted = Object.keys(job.set_aside).length > 0 || job.outcome.decision === "not_promoted";
+    const teachAgain = async () => {
+      const again = await request(`jobs/${job.job_id}/teach`, { method: "POST" });
+      this.follow(again.job_id, performance.now());
+    };
+    return [
+      h("p", { class: "why", lang: "en" }, findReason(job)),
+      isContradicted && h("p", {}, t("whatToDo")),
+      button(t(isContradicted ? "insist" : "again"), teachAgain),
+    ];
+  }
+}
+
+function isLearned(job) {
+  return job.outcome.decision === "promoted" && Object.keys(job.set_aside).length === 0;
+}
+
+function findReason(job) {
+  return Object.values(job.set_aside)[0] ?? job.outcome.reason;
+}
+
+function describeDecision(job, seconds) {
+  const { decision, challenger } = job.outcome;
+  if (isLearned(job)) {
+    const version = challenger?.version;
+    return seconds ? t("liveAfter", { version, seconds: formatNumber(seconds) }) : t("live", { version });
+  }
+  if (decision === "rolled_back") return t("rolledBack");
+  if (decision === "not_trained" && !Object.keys(job.set_aside).length) return t("notTrained");
+  return t(decision === "failed" || decision === "cancelled" ? "teachFailed" : "setAside");
+}
+
+/** Open the contract that teaches most, of those that nobody has reviewed; the list if there is none. */
+async function openNext() {
+  const page = await request("documents?order=uncertain&review=new&limit=1");
+  location.hash = page.items.length ? `#/documents/${page.items[0].id}` : "#/documents";
+}
