@@ -9,6 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from feedback.job_state import JobStatus
 from intake.location import Location
 from registry.jobs import MOST_DOCUMENTS
+from registry.keys import Scope
 from registry.lineage import Origin
 from registry.models import ModelVersion
 from registry.outcome import Decision, Outcome
@@ -28,6 +29,13 @@ class Page(BaseModel, Generic[Item]):
     total: int
     offset: int
     limit: int
+
+
+class KeyPublic(BaseModel):
+    """An API key."""
+
+    name: str = Field(description="Its changes are recorded under this name")
+    scopes: list[Scope] = Field(description="What it may do; `admin` brings all others")
 
 
 class DocumentPublic(DocumentBase):

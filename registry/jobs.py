@@ -56,11 +56,16 @@ def list_documents_with_feedback(session: Session) -> Sequence[str]:
     return session.exec(query).all()
 
 
-def list_jobs(session: Session, offset: int, limit: int, job_type: JobType | None = None) -> tuple[Sequence[Job], int]:
-    """Return one page of jobs, newest first, and the number of all."""
+def list_jobs(
+    session: Session, offset: int, limit: int, job_type: JobType | None = None, document_id: str | None = None
+) -> tuple[Sequence[Job], int]:
+    """Return one page of the jobs, or of those of a type and on a document, newest first, and the number of all."""
     query, count = select(Job), select(func.count()).select_from(Job)
     if job_type:
         query, count = query.where(Job.type == job_type), count.where(Job.type == job_type)
+    if document_id:
+        of_document = col(Job.id).in_(select(JobDocument.job_id).where(JobDocument.document_id == document_id))
+        query, count = query.where(of_document), count.where(of_document)
     page = session.exec(query.order_by(col(Job.number).desc()).offset(offset).limit(limit)).all()
     return page, session.exec(count).one()
 

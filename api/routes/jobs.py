@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, status
+from fastapi import APIRouter, Depends, Query, Request, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlmodel import Session
 
@@ -32,10 +32,15 @@ router = APIRouter(tags=["jobs"], route_class=GuardedRoute)
 
 @router.get("/jobs")
 def read_jobs(
-    session: SessionDep, services: ServicesDep, _: ReaderDep, offset: OffsetDep = 0, limit: LimitDep = 50
+    session: SessionDep,
+    services: ServicesDep,
+    _: ReaderDep,
+    offset: OffsetDep = 0,
+    limit: LimitDep = 50,
+    document_id: Annotated[Text | None, Query(description="Only jobs on this document")] = None,
 ) -> Page[JobResponse]:
     """List all jobs, newest first."""
-    return _respond_page(session, services, offset, limit)
+    return _respond_page(session, services, list_jobs(session, offset, limit, document_id=document_id), offset, limit)
 
 
 @router.get("/training-runs")
@@ -43,7 +48,7 @@ def read_training_runs(
     session: SessionDep, services: ServicesDep, _: ReaderDep, offset: OffsetDep = 0, limit: LimitDep = 50
 ) -> Page[JobResponse]:
     """List the jobs that are training runs, newest first."""
-    return _respond_page(session, services, offset, limit, JobType.TRAINING_RUN)
+    return _respond_page(session, services, list_jobs(session, offset, limit, JobType.TRAINING_RUN), offset, limit)
 
 
 def _read_detail(job_id: Text, session: SessionDep, services: ServicesDep) -> JobDetail:
@@ -99,9 +104,9 @@ def teach_job(job_id: Text, session: SessionDep, services: ServicesDep, caller: 
 
 
 def _respond_page(
-    session: Session, services: Services, offset: int, limit: int, job_type: JobType | None = None
+    session: Session, services: Services, found: tuple[Sequence[Job], int], offset: int, limit: int
 ) -> Page[JobResponse]:
-    jobs, total = list_jobs(session, offset, limit, job_type)
+    jobs, total = found
     runs = read_states(services.prefect, _list_runs(jobs))
     items = build_job_responses(session, services, {job.id: find_state(job, runs).status for job in jobs}, jobs)
     return Page(items=items, total=total, offset=offset, limit=limit)

@@ -66,3 +66,15 @@ def test_jobs_are_answered_while_prefect_does_not_answer(start: Start, session: 
     assert (job["status"], job["progress"]) == ("pending", 0)
     assert job["message"].startswith("Prefect does not answer")
     assert [each["status"] for each in client.get("/jobs").json()["items"]] == ["pending"]
+
+
+def test_jobs_on_a_document_are_listed_newest_first_and_no_others(start: Start) -> None:
+    client = start()
+    document, other = upload(client), upload(client, "Acme Ltd pays Bell twice.")
+    for each in (document, other):
+        client.post(f"/documents/{each}/feedback", json={"annotations": [mark("Bell")]})
+    second = client.post(f"/documents/{document}/feedback", json={"annotations": [mark("Acme Ltd")]}).json()
+    page = client.get("/jobs", params={"document_id": document}).json()
+    assert ([job["document_ids"] for job in page["items"]], page["total"]) == ([[document]] * 2, 2)
+    assert page["items"][0]["job_id"] == second["job_id"]
+    assert client.get("/jobs", params={"document_id": "none"}).json()["items"] == []
