@@ -1,8 +1,8 @@
 /** The view of all contracts: uploading, and the list that says which to review next. */
 
 import { request, upload } from "./api.js";
-import { announce, button, h } from "./elements.js";
-import { formatDate, formatNumber, t } from "./language.js";
+import { announce, buildHead, button, h } from "./elements.js";
+import { formatDate, formatNumber, t, translate } from "./language.js";
 import { describe, guarded } from "./problems.js";
 
 const PAGE = 50;
@@ -32,7 +32,7 @@ class ContractsView {
       scopes.includes("annotate") && this.#buildUploads(),
       this.#buildChoices(),
       this.count,
-      h("table", {}, this.#buildHead(), this.rows),
+      h("table", {}, buildHead(t("name"), t("state"), [t("toCheck")], [t("pages")], t("date")), this.rows),
       this.more,
     );
   }
@@ -40,14 +40,6 @@ class ContractsView {
   async load() {
     this.rows.replaceChildren();
     await this.#loadMore();
-  }
-
-  #buildHead() {
-    const headings = [t("name"), t("state"), [t("toCheck"), "number"], [t("pages"), "number"], t("date")];
-    return h("thead", {}, h("tr", {}, headings.map((heading) => {
-      const [text, kind] = [heading].flat();
-      return h("th", { scope: "col", class: kind }, text);
-    })));
   }
 
   #buildChoices() {
@@ -142,7 +134,7 @@ async function uploadOne(file, { row, name, progress, state }) {
     state.textContent = t("uploaded");
     row.className = "done";
   } catch (error) {
-    state.textContent = describe(error);
+    state.textContent = error.status === 0 ? describe(error) : translate(error.message)[0];
     row.className = "refused";
   }
   progress.hidden = true;

@@ -29,6 +29,12 @@ export function button(label, onclick, { kind = "", shortcut, ...properties } = 
   return h("button", { type: "button", class: kind, onclick, "aria-keyshortcuts": shortcut, ...properties }, label, hint);
 }
 
+/** Return the head of a table; a heading in a list is of a column of numbers. */
+export function buildHead(...headings) {
+  const cells = headings.map((heading) => h("th", { scope: "col", class: Array.isArray(heading) && "number" }, heading));
+  return h("thead", {}, h("tr", {}, cells));
+}
+
 /** Return a link into the Prefect or MLflow UI, or nothing if the address is none of the web. */
 export function outsideLink(url, label) {
   if (!/^https?:\/\//.test(url ?? "")) return null;

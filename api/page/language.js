@@ -1,6 +1,7 @@
 /** The page's language: its messages, dates and numbers. */
 
 import { MESSAGES } from "./messages.js";
+import { translateServerMessage } from "./server_messages.js";
 
 const STORED = "contract-feedback-language";
 export const LANGUAGES = { en: "English", pt: "Português" };
@@ -31,6 +32,9 @@ export function t(name, values = {}) {
   const text = typeof message === "string" ? message : message[plural.select(values.count) === "one" ? 0 : 1];
   return text.replace(/\{(\w+)\}/g, (_, key) => (typeof values[key] === "number" ? formatNumber(values[key]) : values[key]));
 }
+
+/** Return a message of the API in the page's language if it is known, and the language that it is in. */
+export const translate = (message) => translateServerMessage(message, language);
 
 export const formatNumber = (number) => shortNumber.format(number);
 export const formatScore = (score) => (score === null || score === undefined ? "–" : scoreNumber.format(score));

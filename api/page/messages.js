@@ -152,7 +152,6 @@ export const MESSAGES = {
   rolledBack: { en: "Set aside by a rollback", pt: "Posto de lado por uma volta a uma versão anterior" },
   teachFailed: { en: "Not taught", pt: "Não ensinado" },
   notTrained: { en: "Nothing was left to learn", pt: "Não restou nada a aprender" },
-  deletedJob: { en: "This request was deleted.", pt: "Este pedido foi excluído." },
   correctionsRead: {
     en: ["The one corrected value: {reproduced} is read right now.", "{reproduced} of {count} corrected values are read right now."],
     pt: ["O valor corrigido: {reproduced} é lido certo agora.", "{reproduced} de {count} valores corrigidos são lidos certo agora."],
@@ -196,6 +195,7 @@ export const MESSAGES = {
   decision: { en: "Decision", pt: "Decisão" },
   links: { en: "Runs", pt: "Execuções" },
   rollBack: { en: "Roll back to this", pt: "Voltar a esta" },
+  serve: { en: "Serve", pt: "Usar" },
   promote: { en: "Promote", pt: "Promover" },
   rollBackTitle: { en: "Serve version {version} again?", pt: "Usar de novo a versão {version}?" },
   rollBackText: {

@@ -2,9 +2,9 @@
 
 import { request } from "./api.js";
 import { buildCurve } from "./curve.js";
-import { announce, ask, button, h, outsideLink } from "./elements.js";
+import { announce, ask, buildHead, button, h, outsideLink } from "./elements.js";
 import { formatDate, formatScore, t } from "./language.js";
-import { guarded } from "./problems.js";
+import { guarded, quote } from "./problems.js";
 
 const PAGE = 200;
 
@@ -58,12 +58,11 @@ class ModelView {
       h("p", { class: "big" }, t("version"), " ", version, " ", h("span", { class: "state live" }, t("served"))),
       count > 0 && h("p", { class: "big" }, formatScore(value.f1), h("span", { class: "about" }, t("score"))),
       count > 0 && h("p", { class: "about" }, t("measuredOn", { count })),
-      h("p", { class: "about", lang: "en" }, reason),
+      quote(reason, "about"),
     );
   }
 
   #buildVersions() {
-    const headings = [t("version"), t("decision"), t("score"), t("learned"), t("date"), t("links"), ""];
     return h(
       "section",
       {},
@@ -71,7 +70,7 @@ class ModelView {
       h(
         "table",
         {},
-        h("thead", {}, h("tr", {}, headings.map((text) => h(text ? "th" : "td", text ? { scope: "col" } : {}, text)))),
+        buildHead(t("version"), t("decision"), [t("score")], [t("learned")], t("date"), t("links"), t("serve")),
         h("tbody", {}, this.versions.map((version) => this.#buildVersion(version))),
       ),
     );
@@ -89,7 +88,7 @@ class ModelView {
         "td",
         {},
         h("span", { class: `state ${serves ? "live" : promoted ? "reviewed" : "set_aside"}` }, t(serves ? "served" : promoted ? "promoted" : "notPromoted")),
-        h("p", { class: "about", lang: "en" }, reason),
+        quote(reason, "about"),
       ),
       h("td", { class: "number" }, formatScore(scores.score)),
       h("td", { class: "number" }, learned ?? "–"),
@@ -115,7 +114,6 @@ class ModelView {
 function buildScores({ version, scores }) {
   const byType = Object.entries(scores.unseen.value_by_type).sort(([a], [b]) => a.localeCompare(b));
   if (!byType.length) return null;
-  const headings = [t("type"), t("score"), t("precision"), t("recall"), t("values")];
   return h(
     "section",
     {},
@@ -123,7 +121,7 @@ function buildScores({ version, scores }) {
     h(
       "table",
       { class: "scores" },
-      h("thead", {}, h("tr", {}, headings.map((text) => h("th", { scope: "col" }, text)))),
+      buildHead(t("type"), t("score"), [t("precision")], [t("recall")], [t("values")]),
       h("tbody", {}, byType.map(([type, score]) => buildTypeRow(type, score))),
     ),
   );

@@ -1,13 +1,19 @@
 /** How the page shows what goes wrong. */
 
 import { ApiError } from "./api.js";
-import { showProblem } from "./elements.js";
-import { t } from "./language.js";
+import { h, showProblem } from "./elements.js";
+import { t, translate } from "./language.js";
 
 /** Return a sentence for an error: the API's own words, or that it does not answer; anything else is our bug. */
 export function describe(error) {
   if (!(error instanceof ApiError)) throw error;
-  return error.status === 0 ? t("noAnswer") : t("refused", { detail: error.message });
+  return error.status === 0 ? t("noAnswer") : t("refused", { detail: translate(error.message)[0] });
+}
+
+/** Return a paragraph with what the API says. */
+export function quote(message, kind) {
+  const [text, lang] = translate(message);
+  return h("p", { lang, class: kind }, text);
 }
 
 /** Return a function that does what `action` does and shows the API's errors; after 401, sign-in is shown instead. */

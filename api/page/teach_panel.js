@@ -3,6 +3,7 @@
 import { followJob, request } from "./api.js";
 import { announce, button, h, outsideLink } from "./elements.js";
 import { formatNumber, t } from "./language.js";
+import { guarded, quote } from "./problems.js";
 
 const COMPARING = 65; // percent, from which the flow compares the versions
 
@@ -47,7 +48,7 @@ export class TeachPanel {
       h("h3", {}, t(`phase_${phase}`)),
       h("ol", { class: "phases" }, steps),
       h("progress", { max: 100, value: job.progress, "aria-label": t("progress") }),
-      isRetried && h("p", { lang: "en" }, job.message),
+      isRetried && quote(job.message),
     ].filter(Boolean);
   }
 
@@ -60,8 +61,8 @@ export class TeachPanel {
       job.insisted_by && h("p", {}, t("insistedBy", { reviewer: job.insisted_by })),
       outcome.effect && this.#buildEffect(outcome.effect),
       !isLearned(job) && this.#buildAdvice(job),
-      h("details", {}, h("summary", {}, t("serverSays")), h("p", { lang: "en" }, findReason(job)), h("p", { class: "links" }, links)),
-      button(t("nextContract"), openNext, { kind: "quiet" }),
+      h("details", {}, h("summary", {}, t("serverSays")), quote(findReason(job)), h("p", { class: "links" }, links)),
+      button(t("nextContract"), guarded(openNext), { kind: "quiet" }),
     ].filter(Boolean);
   }
 
@@ -80,9 +81,9 @@ export class TeachPanel {
       this.follow(again.job_id, performance.now());
     };
     return [
-      h("p", { class: "why", lang: "en" }, findReason(job)),
+      quote(findReason(job), "why"),
       isContradicted && h("p", {}, t("whatToDo")),
-      button(t(isContradicted ? "insist" : "again"), teachAgain),
+      button(t(isContradicted ? "insist" : "again"), guarded(teachAgain)),
     ];
   }
 }
