@@ -27,8 +27,8 @@ function authorization() {
   return { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` };
 }
 
-async function send(path, { method = "GET", body, headers = {}, signal } = {}) {
-  const options = { method, signal, cache: "no-cache", headers: { ...authorization(), ...headers } };
+async function send(path, { method = "GET", body, headers = {}, signal, cache = "no-cache" } = {}) {
+  const options = { method, signal, cache, headers: { ...authorization(), ...headers } };
   if (body !== undefined) {
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
@@ -57,7 +57,7 @@ export async function request(path, options) {
 }
 
 export const requestText = async (path) => (await send(path)).text();
-export const requestBlob = async (path, signal) => (await send(path, { signal })).blob();
+export const requestBlob = async (path, signal) => (await send(path, { signal, cache: "default" })).blob();
 
 /** Upload a file; `onprogress` is told the share that was sent. */
 export function upload(file, onprogress) {

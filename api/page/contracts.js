@@ -16,7 +16,9 @@ export async function showContracts(place, _, scopes) {
   const view = new ContractsView(scopes);
   place.replaceChildren(view.element);
   await view.load();
-  return () => {};
+  const look = guarded(() => view.load());
+  window.addEventListener("focus", look);
+  return () => window.removeEventListener("focus", look);
 }
 
 class ContractsView {

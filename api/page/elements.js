@@ -26,7 +26,7 @@ function fill(element, properties, children) {
 /** Return a button; `shortcut` is the key that does the same. */
 export function button(label, onclick, { kind = "", shortcut, ...properties } = {}) {
   const hint = shortcut && h("kbd", { "aria-hidden": "true" }, shortcut);
-  return h("button", { type: "button", class: kind, onclick, "aria-keyshortcuts": shortcut, ...properties }, label, hint);
+  return h("button", { type: "button", class: kind, onclick, "aria-keyshortcuts": shortcut?.replace("⇧", "Shift+"), ...properties }, label, hint);
 }
 
 /** Return the head of a table; a heading in a list is of a column of numbers. */
@@ -49,6 +49,7 @@ export function announce(text) {
 /** Show a problem until the next one, or until it is closed. */
 export function showProblem(text, closeLabel) {
   const messages = document.getElementById("messages");
+  if (messages.querySelector("p")?.textContent === text) return;
   messages.replaceChildren(
     h("div", { class: "problem" }, h("p", {}, text), button("×", () => messages.replaceChildren(), { "aria-label": closeLabel })),
   );
