@@ -96,7 +96,7 @@ class ContractView {
       { class: "heading" },
       h("a", { href: "#/documents", class: "back" }, `← ${t("contracts")}`),
       h("h1", {}, filename),
-      this.pages.length > 0 && h("span", { class: "about" }, `${count} ${t("pages").toLowerCase()}`),
+      this.pages.length > 0 && h("span", { class: "about" }, t("countOfPages", { count })),
       h("div", { class: "toggles", role: "group", "aria-label": t("appearance") }, this.toggles),
       button(t("shortcuts"), showShortcuts, { kind: "quiet", shortcut: "?" }),
     );

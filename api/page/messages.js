@@ -50,6 +50,7 @@ export const MESSAGES = {
   pages: { en: "Pages", pt: "Páginas" },
   date: { en: "Uploaded", pt: "Enviado" },
   more: { en: "Show more", pt: "Mostrar mais" },
+  countOfPages: { en: ["{count} page", "{count} pages"], pt: ["{count} página", "{count} páginas"] },
   countOfContracts: { en: ["{count} contract", "{count} contracts"], pt: ["{count} contrato", "{count} contratos"] },
   noContracts: { en: "There is no contract here yet.", pt: "Ainda não há contratos aqui." },
 
