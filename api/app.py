@@ -14,12 +14,25 @@ from api.errors import add_error_handlers, document_errors
 from api.job_watcher import JobWatcher
 from api.loopback import LoopbackGuard
 from api.page_files import add_page
-from api.routes import annotations, audit, documents, feedback, health, jobs, key, models, system_status, webhooks
+from api.routes import (
+    annotations,
+    audit,
+    documents,
+    feedback,
+    health,
+    jobs,
+    key,
+    models,
+    pages,
+    system_status,
+    webhooks,
+)
 from api.services import RequestLimit, Services, StreamLimit
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits
 from feedback.webhook_sender import WebhookSender
+from intake.page_images import PageImages
 from registry.cache import build_representation_cache
 from registry.database import MAX_CONNECTIONS, build_engine, migrate
 from registry.document_store import DocumentStore
@@ -46,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_page(app)
     add_error_handlers(app)
     app.add_middleware(LoopbackGuard, allowed_hosts=settings.allowed_hosts)
-    for route in (key, documents, annotations, feedback, jobs, models, audit, webhooks, system_status):
+    for route in (key, documents, pages, annotations, feedback, jobs, models, audit, webhooks, system_status):
         app.include_router(route.router, responses=document_errors(401, 403, 422, 429, 503))
     app.include_router(health.router)
     return app
@@ -58,6 +71,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     migrate(engine)
     registry, limits = ModelRegistry(settings), TimeLimits()
     served, cache = ServedModel(registry), build_representation_cache(settings)
+    store = DocumentStore(settings)
     encoding, cores = EncodingQueue(settings, served, cache), os.cpu_count() or 1
     with get_client(sync_client=True) as client:
         prefect = PrefectRuns(client, settings, limits)
@@ -66,11 +80,12 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         app.state.services = Services(
             settings=settings,
             engine=engine,
-            store=DocumentStore(settings),
+            store=store,
             cache=cache,
             models=registry,
             served=served,
             encoding=encoding,
+            images=PageImages(settings, store),
             prefect=prefect,
             launcher=launcher,
             request_limit=RequestLimit(settings.requests_per_minute, "with this key"),

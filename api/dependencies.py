@@ -1,6 +1,7 @@
 """What routes depend on: the parts of the service, a database session, a caller with a scope."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, Query, Request, Security
@@ -34,12 +35,18 @@ async def _take_slot(services: ServicesDep) -> AsyncIterator[None]:
         yield
 
 
-async def _take_reading_slot(request: Request, services: ServicesDep) -> AsyncIterator[None]:
-    """Read no more uploads at once than there are cores, and leave one core to other keys.
+@asynccontextmanager
+async def hold_reading_slot(request: Request, services: Services) -> AsyncIterator[None]:
+    """Read no more PDFs at once than there are cores, and leave one core to other keys.
 
     The others wait, and hold neither a thread nor a database session.
     """
     async with services.caller_reading_slots[request.state.caller.key_id], services.reading_slots:
+        yield
+
+
+async def _take_reading_slot(request: Request, services: ServicesDep) -> AsyncIterator[None]:
+    async with hold_reading_slot(request, services):
         yield
 
 

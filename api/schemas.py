@@ -7,7 +7,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, HttpUrl, model_validator
 
 from feedback.job_state import JobStatus
-from intake.location import Location
+from intake.location import Location, Word
 from registry.jobs import MOST_DOCUMENTS
 from registry.keys import Scope
 from registry.lineage import Origin
@@ -40,6 +40,27 @@ class KeyPublic(BaseModel):
 
 class DocumentPublic(DocumentBase):
     """A document."""
+
+
+class DocumentPage(BaseModel):
+    """A page of a PDF."""
+
+    width: float = Field(description="In points (1/72 inch), as the page is displayed")
+    height: float
+    start: int = Field(description="Offset of the first character of the page in the document's text")
+    end: int = Field(description="Offset after the last character, a line end")
+
+
+class DocumentPages(BaseModel):
+    """The pages of a PDF, in order; plain text has none."""
+
+    pages: list[DocumentPage]
+
+
+class PageWords(BaseModel):
+    """The words on a page, in the order of the text."""
+
+    words: list[Word]
 
 
 class EntityPublic(BaseModel):
@@ -101,8 +122,6 @@ class AnnotationCreate(RequestBody):
 class AnnotationPublic(BaseModel):
     """A stored annotation."""
 
-    model_config = ConfigDict(from_attributes=True)
-
     id: str
     document_id: str
     type: str
@@ -114,6 +133,7 @@ class AnnotationPublic(BaseModel):
     status: AnnotationStatus
     created_at: datetime
     updated_at: datetime
+    location: list[Location] = Field(description="One for each page that it covers; empty for plain text")
     revision: int = Field(
         description="Send it as `If-Match` so that a change is refused if the annotation has a newer revision"
     )

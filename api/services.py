@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
+from intake.page_images import PageImages
 from registry.document_store import DocumentStore
 from registry.encoding_queue import EncodingQueue
 from registry.errors import TooManyError
@@ -71,6 +72,7 @@ class Services:
     models: ModelRegistry
     served: ServedModel
     encoding: EncodingQueue
+    images: PageImages
     prefect: PrefectRuns
     launcher: Launcher
     request_limit: RequestLimit

@@ -1,6 +1,8 @@
 """From character offsets to boxes on pages, and back."""
 
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,9 @@ from registry.errors import InvalidInputError, WrongValueError
 FloatArray = NDArray[np.float32]
 _MAX_COMPARISONS = 1_000_000_000  # of a box with a character: about one second
 
+Box = tuple[float, float, float, float]
+_BOX = "Left, top, right, bottom in points from the top left corner of the displayed page"
+
 
 class Location(BaseModel):
     """A highlight on one page, one box for each line.
@@ -19,26 +24,69 @@ class Location(BaseModel):
     """
 
     page: int = Field(ge=1, le=1_000_000, description="Number of the page, the first is 1")
-    boxes: list[tuple[float, float, float, float]] = Field(min_length=1, max_length=1_000, fail_fast=True)
+    boxes: list[Box] = Field(min_length=1, max_length=1_000, fail_fast=True)
+
+
+class Word(BaseModel):
+    """Adjacent characters on one line of a page without blanks between them; offsets as those of an annotation."""
+
+    start: int
+    end: int
+    box: Box = Field(description=_BOX)
 
 
 def locate(boxes: FloatArray, start: int, end: int) -> list[Location]:
-    """Return the locations of the characters `start` to `end`, one for each page; `boxes` as in `ReadPdf`."""
-    locations: list[Location] = []
-    for page, *box in boxes[start:end].tolist():
-        left, top, right, bottom = (round(side, 2) for side in box)
-        if page == 0 or right <= left:
-            continue
-        if not locations or locations[-1].page != page:
-            locations.append(Location(page=int(page), boxes=[(left, top, right, bottom)]))
-            continue
-        lines = locations[-1].boxes
-        line_left, line_top, line_right, line_bottom = lines[-1]
-        if top < line_bottom and bottom > line_top and left >= line_left:
-            lines[-1] = (line_left, min(top, line_top), max(right, line_right), max(bottom, line_bottom))
-        else:
-            lines.append((left, top, right, bottom))
-    return locations
+    """Return the locations of the characters `start` to `end`, one for each page; `boxes` as in `ReadPdf`.
+
+    They are not validated: there may be more boxes than a client may send.
+    """
+    shown = boxes[start:end]
+    shown = shown[_are_shown(shown)]
+    lines = _join(shown, _find_first_of_lines(shown))
+    return [
+        Location.model_construct(page=int(page), boxes=[(line[1], line[2], line[3], line[4]) for line in on_page])
+        for page, on_page in groupby(lines, key=itemgetter(0))
+    ]
+
+
+def list_words(text: str, boxes: FloatArray, start: int, end: int) -> list[Word]:
+    """Return the words of a page, whose text is from `start` to `end`; characters without a box are left out."""
+    is_blank = np.fromiter(map(str.isspace, text[start:end]), bool, end - start)
+    indices = np.flatnonzero(_are_shown(boxes[start:end]) & ~is_blank)
+    shown, blanks_before = boxes[start:end][indices], np.cumsum(is_blank)[indices]
+    is_first = _find_first_of_lines(shown)
+    is_first[1:] |= blanks_before[1:] != blanks_before[:-1]
+    starts = start + indices[is_first]
+    ends = start + indices[np.append(is_first[1:], True)[: len(indices)]] + 1
+    return [
+        Word.model_construct(start=first, end=stop, box=(left, top, right, bottom))
+        for first, stop, (_, left, top, right, bottom) in zip(
+            starts.tolist(), ends.tolist(), _join(shown, is_first), strict=True
+        )
+    ]
+
+
+def _are_shown(boxes: FloatArray) -> NDArray[np.bool_]:
+    return (boxes[:, 0] > 0) & (boxes[:, 3] > boxes[:, 1])
+
+
+def _find_first_of_lines(boxes: FloatArray) -> NDArray[np.bool_]:
+    """Tell of each character whether it is on another page than the one before, not beside it, or left of it."""
+    page, left, top, right, bottom = boxes.T
+    is_first = np.ones(len(boxes), dtype=bool)
+    is_beside = (top[1:] < bottom[:-1]) & (bottom[1:] > top[:-1]) & (right[1:] > left[:-1])
+    is_first[1:] = (page[1:] != page[:-1]) | ~is_beside
+    return is_first
+
+
+def _join(boxes: FloatArray, is_first: NDArray[np.bool_]) -> list[list[float]]:
+    """Return the page and the common box of each run of characters, given which are the first of one."""
+    if not len(boxes):
+        return []
+    first = np.flatnonzero(is_first)
+    lowest, highest = np.minimum.reduceat(boxes, first), np.maximum.reduceat(boxes, first)
+    joined: list[list[float]] = np.hstack([lowest[:, :3], highest[:, 3:]]).astype(float).round(2).tolist()
+    return joined
 
 
 class Places:

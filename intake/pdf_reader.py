@@ -24,14 +24,16 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class ReadPdf:
-    """The text of a PDF, its number of pages, and the box of each character.
+    """The text of a PDF, its pages, and the box of each character.
+
+    `pages` (pages, 4): width and height in points of the displayed page, start and end of its text.
 
     `boxes` (characters, 5): page from 1, then left, top, right, bottom in points from the top left corner of the
     displayed page. The rows of characters without a box are zeros.
     """
 
     text: str
-    page_count: int
+    pages: NDArray[np.float64]
     boxes: NDArray[np.float32]
 
 
@@ -50,16 +52,18 @@ def main() -> None:
 
 def read_pdf(content: bytes, max_pages: int, max_characters: int) -> ReadPdf:
     """Read a PDF; raises RefusedError if it is encrypted or broken, has no text or too much."""
-    texts, boxes, characters = [], [], 0
+    texts, pages, boxes, characters = [], [], [], 0
     try:
         with pdfium.PdfDocument(content) as document:
             page_count = len(document)
             if page_count > max_pages:
                 raise RefusedError(f"The PDF has {page_count} pages; up to {max_pages} are read: split it")
             for number in range(page_count):
-                text, page_boxes = _read_page(document[number], number + 1)
+                page = document[number]
+                text, page_boxes = _read_page(page, number + 1)
                 texts.append(text)
                 boxes.append(page_boxes)
+                pages.append((*page.get_size(), characters, characters + len(text)))
                 characters += len(text)
                 if characters > max_characters:
                     raise RefusedError(f"The PDF has more than {max_characters} characters: split it")
@@ -70,20 +74,20 @@ def read_pdf(content: bytes, max_pages: int, max_characters: int) -> ReadPdf:
     text = "".join(texts)
     if not text.strip():
         raise RefusedError("The PDF has no text layer, only images: run OCR on it and upload the result")
-    return ReadPdf(text, page_count, np.concatenate(boxes))
+    return ReadPdf(text, np.array(pages), np.concatenate(boxes))
 
 
 def pack(read: ReadPdf) -> bytes:
     """Return the bytes that `unpack` reads."""
     buffer = io.BytesIO()
-    np.savez(buffer, text=np.frombuffer(read.text.encode(), np.uint8), page_count=read.page_count, boxes=read.boxes)
+    np.savez(buffer, text=np.frombuffer(read.text.encode(), np.uint8), pages=read.pages, boxes=read.boxes)
     return buffer.getvalue()
 
 
 def unpack(packed: bytes) -> ReadPdf:
     """Return what was packed; the bytes need not be trusted."""
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-        return ReadPdf(arrays["text"].tobytes().decode(), int(arrays["page_count"]), arrays["boxes"])
+        return ReadPdf(arrays["text"].tobytes().decode(), arrays["pages"], arrays["boxes"])
 
 
 def _read_page(page: pdfium.PdfPage, number: int) -> tuple[str, NDArray[np.float32]]:

@@ -15,11 +15,12 @@ from registry.settings import Settings
 
 @dataclass(frozen=True)
 class ReadDocument:
-    """The text of an upload; for a PDF `boxes` as in `ReadPdf`, else None."""
+    """The text of an upload; for a PDF `pages` and `boxes` as in `ReadPdf`, else None."""
 
     text: str
     media_type: str
     page_count: int
+    pages: NDArray[np.float64] | None
     boxes: NDArray[np.float32] | None
 
 
@@ -30,7 +31,8 @@ def read_document(content: bytes, settings: Settings) -> ReadDocument:
     or exceeds a limit of the settings, and for text that is empty or too long.
     """
     if content[:1024].lstrip().startswith(b"%PDF-"):
-        return _read_pdf(content, settings)
+        read = read_pdf(content, settings)
+        return ReadDocument(read.text, "application/pdf", len(read.pages), read.pages, read.boxes)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -41,11 +43,11 @@ def read_document(content: bytes, settings: Settings) -> ReadDocument:
         raise InvalidInputError("The file is empty: there is no text to read")
     if len(text) > settings.max_characters:
         raise InvalidInputError(f"The file has more than {settings.max_characters} characters: split it")
-    return ReadDocument(text, "text/plain", 1, None)
+    return ReadDocument(text, "text/plain", 1, None, None)
 
 
-def _read_pdf(content: bytes, settings: Settings) -> ReadDocument:
-    """Read the PDF in a separate process without the environment, which contains secrets."""
+def read_pdf(content: bytes, settings: Settings) -> pdf_reader.ReadPdf:
+    """Read a PDF in a separate process without the environment, which contains secrets; raises InvalidInputError."""
     limits = (settings.pdf_memory_bytes, settings.max_pages, settings.max_characters)
     command = [sys.executable, "-I", str(Path(pdf_reader.__file__)), *map(str, limits)]
     try:
@@ -63,5 +65,4 @@ def _read_pdf(content: bytes, settings: Settings) -> ReadDocument:
         raise InvalidInputError(done.stdout.decode())
     if done.returncode:
         raise InvalidInputError("The PDF cannot be read within the memory limit: export it again from its source")
-    read = pdf_reader.unpack(done.stdout)
-    return ReadDocument(read.text, "application/pdf", read.page_count, read.boxes)
+    return pdf_reader.unpack(done.stdout)

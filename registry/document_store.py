@@ -1,4 +1,4 @@
-"""The document store: original files and the boxes of their characters, in a folder or in an S3 bucket."""
+"""The document store: original files, their pages and the boxes of their characters, in a folder or an S3 bucket."""
 
 import io
 import logging
@@ -16,6 +16,7 @@ from registry.neighbour import Neighbour
 from registry.settings import Settings
 
 FloatArray = NDArray[np.float32]
+PageArray = NDArray[np.float64]
 
 _OUTAGES: tuple[type[Exception], ...] = (TimeoutError,)  # a server does not answer
 with suppress(ImportError):  # s3fs is an extra; it passes on errors of botocore
@@ -36,7 +37,7 @@ _logger = logging.getLogger(__name__)
 
 
 class DocumentStore:
-    """Stores each document's `content` and, for a PDF, the `boxes` of its characters: see `intake.pdf_reader`.
+    """Stores each document's `content` and, for a PDF, its `pages` and the `boxes` of its characters: see `ReadPdf`.
 
     Each method raises UnavailableError if the store does not work: after ten seconds if an S3 server does not answer,
     and at once in the five seconds after that. A missing bucket is never created.
@@ -48,14 +49,14 @@ class DocumentStore:
         self._root = root.rstrip("/")
         self._server = Neighbour("The document store")
 
-    def save(self, document_id: str, content: bytes, boxes: FloatArray | None) -> None:
-        """Store a document's bytes and boxes (characters, 5), or neither."""
+    def save(self, document_id: str, content: bytes, boxes: FloatArray | None, pages: PageArray | None = None) -> None:
+        """Store a document's bytes, boxes (characters, 5) and pages (pages, 4), or nothing of it."""
         try:
             self._write(f"{document_id}/content", content)
             if boxes is not None:
-                buffer = io.BytesIO()
-                np.save(buffer, boxes, allow_pickle=False)
-                self._write(f"{document_id}/boxes.npy", buffer.getvalue())
+                self._write(f"{document_id}/boxes.npy", _pack(boxes))
+            if pages is not None:
+                self.save_pages(document_id, pages)
         except UnavailableError:
             with suppress(UnavailableError):  # logged
                 self.delete(document_id)
@@ -67,8 +68,20 @@ class DocumentStore:
 
     def load_boxes(self, document_id: str) -> FloatArray:
         """Return the boxes (characters, 5) of a PDF."""
-        boxes: FloatArray = np.load(io.BytesIO(self._read(f"{document_id}/boxes.npy")), allow_pickle=False)
+        boxes: FloatArray = _unpack(self._read(f"{document_id}/boxes.npy"))
         return boxes
+
+    def save_pages(self, document_id: str, pages: PageArray) -> None:
+        """Store the pages (pages, 4) of a PDF."""
+        self._write(f"{document_id}/pages.npy", _pack(pages))
+
+    def find_pages(self, document_id: str) -> PageArray | None:
+        """Return the pages (pages, 4) of a PDF; None if it was uploaded to an earlier release."""
+        try:
+            pages: PageArray = _unpack(self._fetch(f"{document_id}/pages.npy"))
+        except FileNotFoundError:
+            return None
+        return pages
 
     def delete(self, document_id: str) -> None:
         """Delete everything stored of a document."""
@@ -87,11 +100,14 @@ class DocumentStore:
 
     def _read(self, path: str) -> bytes:
         try:
-            with self._access():
-                content: bytes = self._call("cat_file", f"{self._root}/{path}")
-                return content
+            return self._fetch(path)
         except FileNotFoundError as error:
             raise UnavailableError(f"The document store has lost {path}: restore it, or delete the document") from error
+
+    def _fetch(self, path: str) -> bytes:
+        with self._access():
+            content: bytes = self._call("cat_file", f"{self._root}/{path}")
+            return content
 
     def _write(self, path: str, content: bytes) -> None:
         try:
@@ -121,3 +137,13 @@ class DocumentStore:
                     raise build_outage_error("The document store") from error
                 reason = getattr(error, "strerror", None) or error
                 raise UnavailableError(f"The document store fails ({reason}): try again later") from error
+
+
+def _pack(array: FloatArray | PageArray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _unpack(content: bytes) -> Any:
+    return np.load(io.BytesIO(content), allow_pickle=False)

@@ -1,6 +1,5 @@
 """Annotations: created, changed and deleted one by one, or replaced by a Label Studio export."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, status
@@ -10,6 +9,7 @@ from api.annotation_input import check_annotation_count, check_types, resolve_an
 from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, ImporterDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
+from api.locations import Locator, build_locator
 from api.schemas import AnnotationCreate, AnnotationPublic, VersionOfAnnotation, VersionsOfAnnotation
 from feedback.versions import list_versions_that_learned
 from intake.label_studio import LabelStudioExport, count_labels, get_latest_annotation, read_labels
@@ -39,16 +39,19 @@ def create_annotation(
     check_annotation_count(queries.count_annotations(session, document_id) + 1, services)
     (resolved,) = resolve_annotations(document, [new], services, caller.name)
     check_types(session, [resolved], services)
+    locate = build_locator(document, services)
     annotation = queries.add_annotation(session, document, resolved)
     session.commit()
-    return AnnotationPublic.model_validate(annotation)
+    return _publish(annotation, locate)
 
 
 @router.get("/documents/{document_id}/annotations")
-def read_annotations(document_id: Text, session: SessionDep, _: ReaderDep) -> list[AnnotationPublic]:
+def read_annotations(
+    document_id: Text, session: SessionDep, services: ServicesDep, _: ReaderDep
+) -> list[AnnotationPublic]:
     """List a document's annotations in reading order."""
-    get_document(session, document_id)
-    return _publish(queries.list_annotations(session, document_id))
+    locate = build_locator(get_document(session, document_id), services)
+    return [_publish(annotation, locate) for annotation in queries.list_annotations(session, document_id)]
 
 
 @router.put("/annotations/{annotation_id}", responses=document_errors(400, 409, 412, 413))
@@ -65,9 +68,10 @@ def change_annotation(
     document = get_document(session, annotation.document_id)
     (resolved,) = resolve_annotations(document, [new], services, caller.name)
     check_types(session, [resolved], services)
+    locate = build_locator(document, services)
     queries.update_annotation(session, document, annotation, resolved)
     session.commit()
-    return AnnotationPublic.model_validate(annotation)
+    return _publish(annotation, locate)
 
 
 @router.get("/annotations/{annotation_id}/versions")
@@ -128,7 +132,8 @@ def ingest_label_studio(
     annotations = read_labels(latest, document.text, caller.name)
     check_types(session, annotations, services)
     queries.replace_annotations(session, document, annotations)
-    stored = _publish(queries.list_annotations(session, document_id))
+    locate = build_locator(document, services)
+    stored = [_publish(annotation, locate) for annotation in queries.list_annotations(session, document_id)]
     session.commit()
     return stored
 
@@ -142,5 +147,5 @@ def _get_annotation(session: Session, annotation_id: str, revision: str | None) 
     return annotation
 
 
-def _publish(found: Sequence[Annotation]) -> list[AnnotationPublic]:
-    return [AnnotationPublic.model_validate(annotation) for annotation in found]
+def _publish(annotation: Annotation, locate: Locator) -> AnnotationPublic:
+    return AnnotationPublic(**annotation.model_dump(), location=locate(annotation.start, annotation.end))

@@ -9,11 +9,11 @@ from fastapi.responses import PlainTextResponse
 from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, ReadingDep, ServicesDep, SessionDep
 from api.errors import document_errors
+from api.locations import build_locator
 from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
 from api.services import Services
 from embeddinggemma_feasibility.annotation_data import Entity
 from feedback import unlearning
-from intake.location import locate
 from intake.reading import read_document
 from registry.database import translate_database_errors
 from registry.documents import (
@@ -67,7 +67,7 @@ def upload_document(
         text=read.text,
     )
     document_id = document.id
-    services.store.save(document_id, content, read.boxes)
+    services.store.save(document_id, content, read.boxes, read.pages)
     session.add(document)
     try:
         with translate_database_errors():
@@ -140,6 +140,7 @@ def delete_document(document_id: Text, session: SessionDep, services: ServicesDe
     session.commit()
     services.launcher.wake()
     services.encoding.forget(text)
+    services.images.forget(document_id)
     services.store.delete(document_id)  # last: if the commit fails, as on a full disk, nothing is lost
 
 
@@ -168,7 +169,7 @@ def _clean_filename(filename: str | None) -> str:
 
 
 def _add_locations(document: Document, entities: list[Entity], services: Services) -> list[EntityPublic]:
-    boxes = services.store.load_boxes(document.id) if document.media_type == "application/pdf" else None
+    locate = build_locator(document, services)
     return [
         EntityPublic(
             type=entity.type,
@@ -176,7 +177,7 @@ def _add_locations(document: Document, entities: list[Entity], services: Service
             start=entity.start,
             end=entity.end,
             confidence=entity.confidence,
-            location=[] if boxes is None else locate(boxes, entity.start, entity.end),
+            location=locate(entity.start, entity.end),
         )
         for entity in entities
     ]

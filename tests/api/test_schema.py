@@ -31,14 +31,16 @@ from registry.models import ModelRegistry
 from registry.outcome import Decision, Outcome
 from registry.settings import Settings
 from registry.tables import Annotation, Document, EventType, Job, JobDocument, JobType, Webhook
+from tests.intake.pdfs import build_pdf, write
 from tests.registry.test_models import register
 
 DOCUMENT_ID, ANNOTATION_ID, JOB_ID, WEBHOOK_ID = "a-document", "an-annotation", "a-job", "a-webhook"
 WEBHOOK_URL = "http://127.0.0.1:9/"  # nothing is there
 TEXT = "0" * 100
+PDF = build_pdf(write(TEXT))
 FITTING = {
     "document_id": DOCUMENT_ID, "annotation_id": ANNOTATION_ID, "job_id": JOB_ID, "version": "1", "If-Match": "1",
-    "value": "0", "start": 0, "end": 1, "webhook_id": WEBHOOK_ID, "url": WEBHOOK_URL,
+    "value": "0", "start": 0, "end": 1, "number": 1, "webhook_id": WEBHOOK_ID, "url": WEBHOOK_URL,
 }  # fmt: skip
 NOT_CHECKED = (
     "allow_header_conformance",  # Starlette's Allow names the methods of one route, not of all on the path
@@ -86,7 +88,7 @@ class Api:
     def restore(self) -> None:
         """Restore the entities that the requests name."""
         boxes = np.array([[1, index, 0, index + 1, 1] for index in range(len(TEXT))], dtype=np.float32)
-        self.store.save(DOCUMENT_ID, b"%PDF-", boxes)
+        self.store.save(DOCUMENT_ID, PDF, boxes, np.array([[612.0, 792.0, 0, len(TEXT)]]))
         with Session(self.engine) as session:
             session.exec(update(Job).values(idempotency_key=None))
             session.exec(delete(Document).where(col(Document.id) == DOCUMENT_ID))

@@ -5,7 +5,7 @@ import pytest
 
 from demo.alignment import carry_spans
 from demo.contract_generator import generate_contract
-from intake.location import Location, Places, locate
+from intake.location import Location, Places, Word, list_words, locate
 from intake.reading import read_document
 from registry.errors import InvalidInputError, WrongValueError
 from registry.settings import Settings
@@ -38,6 +38,44 @@ def test_two_lines_make_two_boxes_and_two_pages_two_locations() -> None:
         Location(page=1, boxes=[(10, 10, 30, 20), (10, 30, 20, 40)]),
         Location(page=2, boxes=[(5, 5, 9, 9)]),
     ]
+
+
+def test_words_end_at_blanks_and_at_the_ends_of_lines_and_have_the_boxes_of_their_characters() -> None:
+    text, boxless = "ab c-d\u200be\nf", (0, 0, 0, 0, 0)
+    first = [(1, left, 10, left + 5, 20) for left in (10, 15, 20, 25, 30)]
+    second = [(1, 10, 19, 15, 31), boxless, (1, 15, 20, 20, 30), boxless, (2, 0, 0, 5, 5)]
+    boxes = np.array([*first, *second], dtype=np.float32)
+    assert list_words(text, boxes, 0, 9) == [
+        Word(start=0, end=2, box=(10, 10, 20, 20)),
+        Word(start=3, end=5, box=(25, 10, 35, 20)),
+        Word(start=5, end=8, box=(10, 19, 20, 31)),
+    ]
+    assert list_words(text, boxes, 8, 9) == []
+    assert list_words(text, boxes, 9, 10) == [Word(start=9, end=10, box=(0, 0, 5, 5))]
+
+
+def test_words_of_a_contract_are_those_of_its_text() -> None:
+    read = read_document(generate_contract(10).pdf, Settings())
+    assert read.boxes is not None
+    assert read.pages is not None
+    _, height, start, end = read.pages[0].tolist()
+    words = list_words(read.text, read.boxes, int(start), int(end))
+    assert [read.text[word.start : word.end] for word in words] == read.text[int(start) : int(end)].split()
+    tops = [word.box[1] for word in words]
+    assert 0 < min(tops) < max(tops) < height
+
+
+def test_words_of_a_full_page_and_the_places_of_many_long_annotations_are_found_fast() -> None:
+    boxes = np.ones((1_000_000, 5), dtype=np.float32)
+    column = np.arange(1_000_000) % 100
+    boxes[:, 1], boxes[:, 3] = column, column + 1
+    boxes[:, 2] = np.arange(1_000_000) // 100 * 10
+    boxes[:, 4] = boxes[:, 2] + 10
+    before = time.process_time()
+    assert len(list_words("some of " * 125_000, boxes, 500_000, 510_000)) == 2_500
+    for start in range(0, 990_000, 4_950):
+        assert len(locate(boxes, start, start + 10_000)[0].boxes) > 100 - 1
+    assert time.process_time() - before < 2
 
 
 def test_value_over_two_pages_is_found_and_one_outside_the_boxes_is_not() -> None:
