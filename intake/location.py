@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from embeddinggemma_feasibility.lexical import split_words
 from registry.errors import InvalidInputError, WrongValueError
 
 FloatArray = NDArray[np.float32]
@@ -28,7 +29,7 @@ class Location(BaseModel):
 
 
 class Word(BaseModel):
-    """Adjacent characters on one line of a page without blanks between them; offsets as those of an annotation."""
+    """Letters, digits, or a single mark on one line of a page; offsets as those of an annotation."""
 
     start: int
     end: int
@@ -50,12 +51,17 @@ def locate(boxes: FloatArray, start: int, end: int) -> list[Location]:
 
 
 def list_words(text: str, boxes: FloatArray, start: int, end: int) -> list[Word]:
-    """Return the words of a page, whose text is from `start` to `end`; characters without a box are left out."""
-    is_blank = np.fromiter(map(str.isspace, text[start:end]), bool, end - start)
-    indices = np.flatnonzero(_are_shown(boxes[start:end]) & ~is_blank)
-    shown, blanks_before = boxes[start:end][indices], np.cumsum(is_blank)[indices]
+    """Return a page's words as models read them; its text is from `start` to `end`, and blanks have no word.
+
+    Characters without a box are left out.
+    """
+    word_of = np.full(end - start, -1)
+    for number, (first, stop) in enumerate(split_words(text[start:end]).tolist()):
+        word_of[first:stop] = number
+    indices = np.flatnonzero(_are_shown(boxes[start:end]) & (word_of >= 0))
+    shown, words = boxes[start:end][indices], word_of[indices]
     is_first = _find_first_of_lines(shown)
-    is_first[1:] |= blanks_before[1:] != blanks_before[:-1]
+    is_first[1:] |= words[1:] != words[:-1]
     starts = start + indices[is_first]
     ends = start + indices[np.append(is_first[1:], True)[: len(indices)]] + 1
     return [

@@ -169,13 +169,13 @@ class ContractView {
   }
 
   #drawBar() {
-    if (!this.mayAnnotate) return this.bar.replaceChildren();
     const count = this.review.suggested.length;
     this.bar.replaceChildren(
       ...[
-        count > 0 && button(t("acceptAll", { count }), this.#do(() => this.review.accept(...this.review.suggested)), { shortcut: "⇧A" }),
-        this.review.canUndo && button(t("undo"), this.#do(() => this.#undo()), { shortcut: "U", kind: "quiet" }),
-        this.mayTeach && button(t("teach"), this.#do(() => this.#teach()), { kind: "primary", shortcut: "G" }),
+        button(t("nextContract"), guarded(openNext), { shortcut: "N", kind: "quiet" }),
+        this.mayAnnotate && count > 0 && button(t("acceptAll", { count }), guarded(() => this.review.accept(...this.review.suggested)), { shortcut: "⇧A" }),
+        this.review.canUndo && button(t("undo"), guarded(() => this.#undo()), { shortcut: "U", kind: "quiet" }),
+        this.mayTeach && button(t("teach"), guarded(() => this.#teach()), { kind: "primary", shortcut: "G" }),
       ].filter(Boolean),
     );
   }
@@ -183,19 +183,14 @@ class ContractView {
   get #actions() {
     const pick = (key) => this.#pick(key);
     if (!this.mayAnnotate) return { pick };
-    const act = (method) => (item) => this.#do(() => this.review[method](item))();
+    const act = (method) => (item) => guarded(() => this.review[method](item))();
     return {
       pick,
       accept: act("accept"),
       reject: act("reject"),
       retype: (item) => this.#chooseTypeOf(item),
-      extend: (item, edge, step) => this.#do(() => this.#extend(item, edge, step))(),
+      extend: (item, edge, step) => guarded(() => this.#extend(item, edge, step))(),
     };
-  }
-
-  /** Return a function that does something, and shows why it fails. */
-  #do(action) {
-    return guarded(action);
   }
 
   #pick(key) {
@@ -268,7 +263,7 @@ class ContractView {
     this.#closeChooser();
     if (!this.types.includes(type)) this.types = [...this.types, type];
     this.current = JSON.stringify([type, start, end]);
-    return this.#do(store)();
+    return guarded(store)();
   }
 
   async #teach() {
@@ -301,6 +296,7 @@ class ContractView {
       ArrowDown: () => this.#move(1),
       k: () => this.#move(-1),
       ArrowUp: () => this.#move(-1),
+      n: openNext,
       "?": showShortcuts,
       ...(this.mayAnnotate && {
         A: () => this.review.accept(...this.review.suggested),
@@ -316,8 +312,14 @@ class ContractView {
     const action = isUndo ? keys.u : keys[event.key];
     if (!action) return;
     event.preventDefault();
-    this.#do(action)();
+    guarded(action)();
   }
+}
+
+/** Open the contract that teaches most, of those that nobody has reviewed; the list if there is none. */
+async function openNext() {
+  const page = await request("documents?order=uncertain&review=new&limit=1");
+  location.hash = page.items.length ? `#/documents/${page.items[0].id}` : "#/documents";
 }
 
 const shorten = (value) => (value.length > 60 ? `${value.slice(0, 57)}…` : value);
@@ -328,13 +330,14 @@ function showShortcuts() {
   const keys = [
     ["J ↓ / K ↑", t("shortcut_move")],
     ["A", t("accept")],
-    ["⇧A", t("all")],
+    ["⇧A", t("shortcut_all")],
     ["X", t("reject")],
     ["T", t("changeType")],
     ["U", t("undo")],
     ["← → ⇧", t("shortcut_surface")],
     ["Enter", t("shortcut_enter")],
     ["G", t("shortcut_teach")],
+    ["N", t("shortcut_next")],
   ];
   const rows = keys.map(([key, meaning]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, meaning)]);
   return ask(t("shortcuts"), h("dl", { class: "keys" }, rows), [[t("close"), null]]);

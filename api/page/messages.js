@@ -126,6 +126,8 @@ export const MESSAGES = {
     pt: "no contrato: mover por palavras; com Shift selecionar",
   },
   shortcut_enter: { en: "mark what is selected", pt: "marcar o que está selecionado" },
+  shortcut_all: { en: "accept all suggestions", pt: "aceitar todas as sugestões" },
+  shortcut_next: { en: "next contract", pt: "próximo contrato" },
   shortcut_teach: { en: "teach", pt: "ensinar" },
 
   // teach
@@ -154,14 +156,14 @@ export const MESSAGES = {
   teachFailed: { en: "Not taught", pt: "Não ensinado" },
   notTrained: { en: "Nothing was left to learn", pt: "Não restou nada a aprender" },
   correctionsRead: {
-    en: ["The one corrected value: {reproduced} is read right now.", "{reproduced} of {count} corrected values are read right now."],
-    pt: ["O valor corrigido: {reproduced} é lido certo agora.", "{reproduced} de {count} valores corrigidos são lidos certo agora."],
+    en: ["{reproduced} of {count} corrected value is read right now.", "{reproduced} of {count} corrected values are read right now."],
+    pt: ["{reproduced} de {count} valor corrigido é lido certo agora.", "{reproduced} de {count} valores corrigidos são lidos certo agora."],
   },
   noCorrection: { en: "No value needed a correction.", pt: "Nenhum valor precisou de correção." },
-  changedOthers: { en: "Changed in other contracts", pt: "O que mudou em outros contratos" },
+  changedOthers: { en: "Now read otherwise in other contracts", pt: "Agora lido de outro modo em outros contratos" },
   change: {
-    en: "{type}: {improved} became right, {worsened} wrong",
-    pt: "{type}: {improved} ficaram certos, {worsened} errados",
+    en: "{type}: {improved} right, {worsened} wrong",
+    pt: "{type}: {improved} certos, {worsened} errados",
   },
   whatToDo: {
     en: "Change the annotations and teach again, or insist that they are right.",

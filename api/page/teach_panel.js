@@ -3,7 +3,7 @@
 import { followJob, request } from "./api.js";
 import { announce, button, h, outsideLink } from "./elements.js";
 import { formatNumber, t } from "./language.js";
-import { guarded, quote } from "./problems.js";
+import { describe, guarded, quote } from "./problems.js";
 
 const COMPARING = 65; // percent, from which the flow compares the versions
 
@@ -62,16 +62,14 @@ export class TeachPanel {
       outcome.effect && this.#buildEffect(outcome.effect),
       !isLearned(job) && this.#buildAdvice(job),
       h("details", {}, h("summary", {}, t("serverSays")), quote(findReason(job)), h("p", { class: "links" }, links)),
-      button(t("nextContract"), guarded(openNext), { kind: "quiet" }),
     ].filter(Boolean);
   }
 
   #buildEffect(effect) {
     const corrected = effect.corrections ? t("correctionsRead", { count: effect.corrections, reproduced: effect.reproduced }) : t("noCorrection");
-    const changes = effect.changes.map((change) =>
-      h("li", {}, h("a", { href: `#/documents/${change.document_id}` }, t("change", change))),
-    );
-    return h("div", {}, h("p", {}, corrected), changes.length > 0 && [h("h4", {}, t("changedOthers")), h("ul", {}, changes)]);
+    const ids = [...new Set(effect.changes.map((change) => change.document_id))];
+    const changed = ids.map((id) => buildChanged(id, effect.changes.filter((change) => change.document_id === id)));
+    return h("div", {}, h("p", {}, corrected), changed.length > 0 && [h("h4", {}, t("changedOthers")), h("ul", {}, changed)]);
   }
 
   #buildAdvice(job) {
@@ -86,6 +84,16 @@ export class TeachPanel {
       button(t(isContradicted ? "insist" : "again"), guarded(teachAgain)),
     ];
   }
+}
+
+/** Return a line of a list: a document, by its name as soon as that is known, and what changed in it. */
+function buildChanged(documentId, changes) {
+  const link = h("a", { href: `#/documents/${documentId}` }, "…");
+  request(`documents/${documentId}`).then(
+    ({ filename }) => (link.textContent = filename),
+    (error) => (link.textContent = describe(error)),
+  );
+  return h("li", {}, link, h("span", { class: "about" }, ` ${changes.map((change) => t("change", change)).join("; ")}`));
 }
 
 function isLearned(job) {
@@ -105,10 +113,4 @@ function describeDecision(job, seconds) {
   if (decision === "rolled_back") return t("rolledBack");
   if (decision === "not_trained" && !Object.keys(job.set_aside).length) return t("notTrained");
   return t(decision === "failed" || decision === "cancelled" ? "teachFailed" : "setAside");
-}
-
-/** Open the contract that teaches most, of those that nobody has reviewed; the list if there is none. */
-async function openNext() {
-  const page = await request("documents?order=uncertain&review=new&limit=1");
-  location.hash = page.items.length ? `#/documents/${page.items[0].id}` : "#/documents";
 }

@@ -5,6 +5,7 @@ import pytest
 
 from demo.alignment import carry_spans
 from demo.contract_generator import generate_contract
+from embeddinggemma_feasibility.lexical import split_words
 from intake.location import Location, Places, Word, list_words, locate
 from intake.reading import read_document
 from registry.errors import InvalidInputError, WrongValueError
@@ -40,15 +41,17 @@ def test_two_lines_make_two_boxes_and_two_pages_two_locations() -> None:
     ]
 
 
-def test_words_end_at_blanks_and_at_the_ends_of_lines_and_have_the_boxes_of_their_characters() -> None:
+def test_words_are_letters_or_single_marks_and_have_the_boxes_of_their_characters() -> None:
     text, boxless = "ab c-d\u200be\nf", (0, 0, 0, 0, 0)
     first = [(1, left, 10, left + 5, 20) for left in (10, 15, 20, 25, 30)]
     second = [(1, 10, 19, 15, 31), boxless, (1, 15, 20, 20, 30), boxless, (2, 0, 0, 5, 5)]
     boxes = np.array([*first, *second], dtype=np.float32)
     assert list_words(text, boxes, 0, 9) == [
         Word(start=0, end=2, box=(10, 10, 20, 20)),
-        Word(start=3, end=5, box=(25, 10, 35, 20)),
-        Word(start=5, end=8, box=(10, 19, 20, 31)),
+        Word(start=3, end=4, box=(25, 10, 30, 20)),
+        Word(start=4, end=5, box=(30, 10, 35, 20)),
+        Word(start=5, end=6, box=(10, 19, 15, 31)),
+        Word(start=7, end=8, box=(15, 20, 20, 30)),
     ]
     assert list_words(text, boxes, 8, 9) == []
     assert list_words(text, boxes, 9, 10) == [Word(start=9, end=10, box=(0, 0, 5, 5))]
@@ -60,7 +63,7 @@ def test_words_of_a_contract_are_those_of_its_text() -> None:
     assert read.pages is not None
     _, height, start, end = read.pages[0].tolist()
     words = list_words(read.text, read.boxes, int(start), int(end))
-    assert [read.text[word.start : word.end] for word in words] == read.text[int(start) : int(end)].split()
+    assert [[word.start, word.end] for word in words] == (split_words(read.text[int(start) : int(end)]) + start).tolist()
     tops = [word.box[1] for word in words]
     assert 0 < min(tops) < max(tops) < height
 
