@@ -1,14 +1,17 @@
 /** The view of one contract: its pages or text, its entities, and teaching. */
 
 import { request, requestText } from "./api.js";
-import { announce, ask, button, h } from "./elements.js";
+import { askWhoseToKeep } from "./conflict.js";
+import { announce, button, h, shorten } from "./elements.js";
 import { buildEntityList } from "./entity_list.js";
 import { Colours } from "./colours.js";
-import { formatSince, t } from "./language.js";
+import { t } from "./language.js";
 import { Text } from "./offsets.js";
 import { PageSurface } from "./page_surface.js";
 import { Review } from "./review.js";
 import { guarded } from "./problems.js";
+import { showShortcuts } from "./shortcuts.js";
+import { openNext, submit } from "./submission.js";
 import { TeachPanel } from "./teach_panel.js";
 import { TextSurface } from "./text_surface.js";
 import { buildTypeChooser } from "./type_chooser.js";
@@ -267,25 +270,9 @@ class ContractView {
   }
 
   async #teach() {
-    if (!(await this.#settleSuggestions())) return;
-    const isEmpty = !this.review.items.some((item) => item.state === "approved");
-    if (isEmpty && !(await ask(t("teachTitle"), h("p", {}, t("nothingMarked")), [[t("teachNothing"), true, "primary"], [t("cancel"), null]]))) return;
-    const sent = performance.now();
-    const body = isEmpty ? { annotations: [] } : {};
-    const job = await request(`documents/${this.description.id}/feedback`, { method: "POST", body });
-    this.teaching.follow(job.job_id, sent);
+    const submitted = await submit(this.review);
+    if (submitted) this.teaching.follow(submitted.job.job_id, submitted.sent);
   }
-
-  /** Have the reviewer decide on the suggestions that are left; return whether to teach. */
-  async #settleSuggestions() {
-    const left = this.review.suggested;
-    if (!left.length) return true;
-    const choices = [[t("acceptAndTeach"), "accept", "primary"], [t("rejectAndTeach"), "reject"], [t("goOn"), null, "quiet"]];
-    const decision = await ask(t("teachTitle"), h("p", {}, t("undecided", { count: left.length })), choices);
-    if (decision) await this.review[decision](...left);
-    return decision !== null;
-  }
-
 
   #handleKey(event) {
     const isTyping = event.target.matches("input, textarea, select") || document.querySelector("dialog[open]");
@@ -316,44 +303,5 @@ class ContractView {
   }
 }
 
-/** Open the contract that teaches most, of those that nobody has reviewed; the list if there is none. */
-async function openNext() {
-  const page = await request("documents?order=uncertain&review=new&limit=1");
-  location.hash = page.items.length ? `#/documents/${page.items[0].id}` : "#/documents";
-}
-
-const shorten = (value) => (value.length > 60 ? `${value.slice(0, 57)}…` : value);
 const findLabel = (element) => element.getAttribute("aria-label")?.split(":")[0] ?? element.className;
 const findPlace = (element) => ({ key: element.closest("li")?.querySelector(".value")?.dataset.key, label: findLabel(element) });
-
-function showShortcuts() {
-  const keys = [
-    ["J ↓ / K ↑", t("shortcut_move")],
-    ["A", t("accept")],
-    ["⇧A", t("shortcut_all")],
-    ["X", t("reject")],
-    ["T", t("changeType")],
-    ["U", t("undo")],
-    ["← → ⇧", t("shortcut_surface")],
-    ["Enter", t("shortcut_enter")],
-    ["G", t("shortcut_teach")],
-    ["N", t("shortcut_next")],
-  ];
-  const rows = keys.map(([key, meaning]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, meaning)]);
-  return ask(t("shortcuts"), h("dl", { class: "keys" }, rows), [[t("close"), null]]);
-}
-
-/** Ask whose change is kept: somebody changed the annotation to `theirs`, or removed it, while ours became `mine`. */
-function askWhoseToKeep(theirs, mine) {
-  const values = { value: shorten(mine.value ?? ""), type: (theirs ?? mine).type };
-  const text = theirs
-    ? t("theyChanged", {
-        value: shorten(theirs.value),
-        type: theirs.type,
-        state: t(`item_${theirs.status}`),
-        reviewer: theirs.reviewer ?? t("somebody"),
-        since: formatSince(theirs.updated_at),
-      })
-    : t("theyDeleted", values);
-  return ask(t("changedMeanwhile"), h("p", {}, text), [[t("keepTheirs"), false], [t("keepMine"), true]]);
-}

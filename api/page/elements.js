@@ -29,6 +29,8 @@ export function button(label, onclick, { kind = "", shortcut, ...properties } = 
   return h("button", { type: "button", class: kind, onclick, "aria-keyshortcuts": shortcut?.replace("⇧", "Shift+"), ...properties }, label, hint);
 }
 
+export const shorten = (text) => (text.length > 60 ? `${text.slice(0, 57)}…` : text);
+
 /** Return the head of a table; a heading in a list is of a column of numbers. */
 export function buildHead(...headings) {
   const cells = headings.map((heading) => h("th", { scope: "col", class: Array.isArray(heading) && "number" }, heading));
