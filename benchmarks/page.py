@@ -42,7 +42,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         run_stack(Path(folder), ANY_PORTS) as stack,
-        sync_playwright() as play,
+        sync_playwright() as driver,
     ):
         client = ReviewerClient(stack.api_url, stack.api_key)
         contracts = [generate_contract(seed) for seed in range(arguments.contracts)]
