@@ -104,8 +104,8 @@ def build_long_pdf(pages: int) -> bytes:
     file = io.BytesIO()
     canvas = Canvas(file)
     for page in range(pages):
-        for line in range(50):
-            canvas.drawString(50, 790 - 15 * line, _LINE.format(number=f"{page + 1}.{line + 1}"))
+        for line in range(28):
+            canvas.drawString(50, 790 - 26 * line, _LINE.format(number=f"{page + 1}.{line + 1}"))
         canvas.showPage()
     canvas.save()
     return file.getvalue()
