@@ -10,7 +10,7 @@ from feedback.job_state import JobStatus
 from intake.location import Location
 from registry.jobs import MOST_DOCUMENTS
 from registry.lineage import Origin
-from registry.models import ModelVersion
+from registry.model_version import ModelVersion
 from registry.outcome import Decision, Outcome
 from registry.settings import MOST_ANNOTATIONS
 from registry.tables import AnnotationStatus, AuditAction, DocumentBase, EventType, JobType
