@@ -18,7 +18,7 @@ from sqlmodel import delete
 from api.app import create_app
 from api.server import Server
 from cli.installation import Stack
-from demo.client import ReviewerClient
+from demo.client import ContractReviewer
 from feedback.claiming import answer_jobs, store_launched_run
 from registry.database import migrate_database, open_session
 from registry.jobs import add_job
@@ -201,7 +201,7 @@ def test_hundred_streams_ask_the_database_a_few_times_a_second_and_hear_of_an_an
     assert max(delays) < 1, delays
 
 
-def test_job_of_a_run_is_pushed_from_waiting_to_live(stack: Stack, client: ReviewerClient) -> None:
+def test_job_of_a_run_is_pushed_from_waiting_to_live(stack: Stack, client: ContractReviewer) -> None:
     job_id = client.feed_back(upload(client, 310))
     headers = {"Authorization": f"Bearer {stack.api_key}"}
     with httpx.Client(base_url=stack.api_url, headers=headers, timeout=60) as http, follow(http, job_id) as events:
