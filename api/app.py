@@ -18,6 +18,7 @@ from api.routes import (
     annotations,
     audit,
     documents,
+    exchange,
     feedback,
     health,
     jobs,
@@ -59,7 +60,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_page(app)
     add_error_handlers(app)
     app.add_middleware(LoopbackGuard, allowed_hosts=settings.allowed_hosts)
-    for route in (key, documents, pages, annotations, feedback, jobs, models, audit, webhooks, system_status):
+    for route in (
+        key,
+        documents,
+        pages,
+        annotations,
+        feedback,
+        jobs,
+        models,
+        audit,
+        webhooks,
+        system_status,
+        exchange,
+    ):
         app.include_router(route.router, responses=document_errors(401, 403, 422, 429, 503))
     app.include_router(health.router)
     return app

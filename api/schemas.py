@@ -11,7 +11,7 @@ from intake.location import Location, Word
 from registry.jobs import MOST_DOCUMENTS
 from registry.keys import Scope
 from registry.lineage import Origin
-from registry.models import ModelVersion
+from registry.model_version import ModelVersion
 from registry.outcome import Decision, Outcome
 from registry.settings import MOST_ANNOTATIONS
 from registry.tables import AnnotationStatus, AuditAction, DocumentBase, EventType, JobType

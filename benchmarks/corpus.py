@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from demo.alignment import carry_spans
-from demo.client import ReviewedDocument, ReviewerClient
+from demo.client import ContractReviewer, ReviewedDocument
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from intake.reading import read_document
@@ -74,7 +74,7 @@ def join_generated(seeds: Iterator[int], characters: int) -> tuple[str, tuple[Sp
     return text, contract.spans
 
 
-def upload_generated(client: ReviewerClient, characters: int) -> ReviewedDocument:
+def upload_generated(client: ContractReviewer, characters: int) -> ReviewedDocument:
     """Upload a text of at least `characters`: a generated contract with its spans, then more without theirs."""
     text, spans = join_generated(_seeds, characters)
     return client.upload("contract.txt", text.encode(), text, spans)

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from benchmarks.corpus import join_generated, upload_generated
 from benchmarks.results_file import print_seconds, summarise, write_results
 from cli.installation import ANY_PORTS, Stack, run_stack
-from demo.client import ReviewedDocument, ReviewerClient
+from demo.client import ContractReviewer, ReviewedDocument
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.representations import Representation
@@ -54,7 +54,7 @@ def main() -> None:
     arguments = parser.parse_args()
     results: dict[str, Any] = {"encoder": arguments.encoder, "characters": CHARACTERS, "by_annotated": {}}
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS, arguments.encoder) as stack:
-        client = ReviewerClient(stack.api_url, stack.api_key)
+        client = ContractReviewer(stack.api_url, stack.api_key)
         client.wait_for_job(client.feed_back(upload_generated(client, CHARACTERS)))
         number_annotated = 1
         earlier = EarlierContracts(arguments.encoder, max(arguments.annotated))
@@ -74,7 +74,7 @@ def main() -> None:
     print(write_results("latency" if arguments.encoder == "packaged" else "latency_embeddinggemma", results))
 
 
-def _time_opened(client: ReviewerClient, uploads: int) -> dict[str, dict[str, float]]:
+def _time_opened(client: ContractReviewer, uploads: int) -> dict[str, dict[str, float]]:
     """Time the first extraction of contracts some seconds after their upload, and what a queue of uploads costs.
 
     An extraction at once waits for the encoding; one beside the queue is of a contract that was extracted before.
@@ -97,7 +97,7 @@ def _time_opened(client: ReviewerClient, uploads: int) -> dict[str, dict[str, fl
     }
 
 
-def _time_extraction(client: ReviewerClient, document: ReviewedDocument) -> float:
+def _time_extraction(client: ContractReviewer, document: ReviewedDocument) -> float:
     started = time.monotonic()
     client.extract(document.id)
     return time.monotonic() - started
@@ -120,7 +120,7 @@ class EarlierContracts:
             (fronts[number % parts], rests[(number + number // parts) % parts]) for number in range(parts**2)
         )
 
-    def add(self, client: ReviewerClient, cache: DiskCache) -> ReviewedDocument:
+    def add(self, client: ContractReviewer, cache: DiskCache) -> ReviewedDocument:
         """Put the next contract's representation into the cache, and upload the contract."""
         (front, spans), rest = next(self._contracts)
         text = f"{front}{_BETWEEN}{rest}"
@@ -139,7 +139,7 @@ class EarlierContracts:
         return document
 
 
-def _annotate_earlier(stack: Stack, client: ReviewerClient, earlier: EarlierContracts, number: int) -> None:
+def _annotate_earlier(stack: Stack, client: ContractReviewer, earlier: EarlierContracts, number: int) -> None:
     """Add contracts as if earlier runs had learned from them, and a consolidation, so that none begins now."""
     outcome = Outcome(decision=Decision.PROMOTED, reason="Annotated by the benchmark", flow_run_id="earlier")
     environment = stack.environment
@@ -160,7 +160,7 @@ def _annotate_earlier(stack: Stack, client: ReviewerClient, earlier: EarlierCont
         job.claiming_run_id, job.outcome, job.candidate_snapshot = "earlier", outcome, get_snapshot(session)
 
 
-def _time_feedback(stack: Stack, client: ReviewerClient) -> dict[str, float]:
+def _time_feedback(stack: Stack, client: ContractReviewer) -> dict[str, float]:
     """Return the seconds from the request to the end of each stage, in order of time."""
     document = upload_generated(client, CHARACTERS)
     version, _ = client.extract(document.id)
@@ -186,12 +186,12 @@ def _read_stages(stack: Stack, run_id: UUID) -> Iterator[tuple[str, float]]:
                 yield name, getattr(task, _STAGES[name]).timestamp()
 
 
-def _time_answers(stack: Stack, client: ReviewerClient) -> list[float]:
+def _time_answers(stack: Stack, client: ContractReviewer) -> list[float]:
     """Return the seconds until the 202, with many clients that each send feedback three times."""
     documents = [upload_generated(client, CHARACTERS) for _ in range(CLIENTS)]
 
     def send(document: ReviewedDocument) -> list[float]:
-        own = ReviewerClient(stack.api_url, stack.api_key)
+        own = ContractReviewer(stack.api_url, stack.api_key)
         seconds = []
         for spans in (document.spans, document.spans[1:], document.spans):  # identical feedback returns the same job
             started = time.monotonic()

@@ -26,7 +26,8 @@ from benchmarks.corpus import upload_generated
 from benchmarks.results_file import print_seconds, summarise, write_results
 from benchmarks.soak import measure_memory, soak
 from cli.installation import ANY_PORTS, Stack, run_stack
-from demo.client import ReviewedDocument, ReviewerClient
+from client.errors import ApiError
+from demo.client import ContractReviewer, ReviewedDocument
 
 CHARACTERS = 17_000
 EXTRACTIONS_PER_FEEDBACK = 9
@@ -45,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["CONTRACT_FEEDBACK_REQUESTS_PER_MINUTE"] = "1000000"
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
-        client = ReviewerClient(stack.api_url, stack.api_key)
+        client = ContractReviewer(stack.api_url, stack.api_key)
         documents = [upload_generated(client, CHARACTERS) for _ in range(10)]
         for job_id in [client.feed_back(document) for document in documents[:5]]:
             client.wait_for_job(job_id)
@@ -62,7 +63,7 @@ def main() -> None:
     print(write_results("load", results | {"during_training": during_training, "mixed_by_clients": mixed}))
 
 
-def _feed_back(client: ReviewerClient, document: ReviewedDocument, number: int) -> str:
+def _feed_back(client: ContractReviewer, document: ReviewedDocument, number: int) -> str:
     """Send all spans of a document except one, a different one each time: identical feedback returns the same job."""
     left_out = number % len(document.spans)
     return client.feed_back(replace(document, spans=document.spans[:left_out] + document.spans[left_out + 1 :]))
@@ -70,7 +71,7 @@ def _feed_back(client: ReviewerClient, document: ReviewedDocument, number: int) 
 
 def _mix(stack: Stack, documents: list[ReviewedDocument], clients: int, seconds: float) -> dict[str, Any]:
     """Have clients extract any document and correct their own; `documents` is extended to one per client."""
-    client = ReviewerClient(stack.api_url, stack.api_key)
+    client = ContractReviewer(stack.api_url, stack.api_key)
     documents += [upload_generated(client, CHARACTERS) for _ in range(clients - len(documents))]
     for document in documents:
         client.extract(document.id)
@@ -80,7 +81,7 @@ def _mix(stack: Stack, documents: list[ReviewedDocument], clients: int, seconds:
     until, cpu_before = time.monotonic() + seconds, time.process_time()
 
     def play(index: int) -> None:
-        own, rng = ReviewerClient(stack.api_url, stack.api_key), random.Random(index)
+        own, rng = ContractReviewer(stack.api_url, stack.api_key), random.Random(index)
         for number in count(index):
             if time.monotonic() > until:
                 return
@@ -91,8 +92,8 @@ def _mix(stack: Stack, documents: list[ReviewedDocument], clients: int, seconds:
                     own.extract(rng.choice(documents).id)
                 else:
                     jobs.append(_feed_back(own, documents[index], number // (EXTRACTIONS_PER_FEEDBACK + 1)))
-            except httpx.HTTPStatusError as error:
-                errors[f"{kind} {error.response.status_code}"] += 1
+            except ApiError as error:
+                errors[f"{kind} {error.status_code}"] += 1
             except httpx.HTTPError as error:
                 errors[f"{kind} {type(error).__name__}"] += 1
             taken[kind].append(time.monotonic() - started)
@@ -116,14 +117,14 @@ def _mix(stack: Stack, documents: list[ReviewedDocument], clients: int, seconds:
     }
 
 
-def _wait_for_answer(client: ReviewerClient, job_id: str) -> str:
+def _wait_for_answer(client: ContractReviewer, job_id: str) -> str:
     with suppress(TimeoutError):
         return str(client.wait_for_job(job_id, timeout_seconds=600)["status"])
     return "lost"
 
 
 def _compare_during_training(
-    stack: Stack, client: ReviewerClient, documents: list[ReviewedDocument], extractions: int
+    stack: Stack, client: ContractReviewer, documents: list[ReviewedDocument], extractions: int
 ) -> dict[str, Any]:
     """Time one client's extractions of new and of known documents, alternately alone and during training."""
     for document in documents:
@@ -169,7 +170,7 @@ def _training(stack: Stack, documents: list[ReviewedDocument]) -> Iterator[Calla
     stop, finished = Event(), set[str]()
 
     def keep_going() -> None:
-        own = ReviewerClient(stack.api_url, stack.api_key)
+        own = ContractReviewer(stack.api_url, stack.api_key)
         while not stop.is_set():
             left_out, index = divmod(next(_numbers), len(documents))
             job = own.wait_for_job(_feed_back(own, documents[index], left_out))

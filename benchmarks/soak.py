@@ -11,13 +11,13 @@ from typing import Any
 
 from benchmarks.corpus import upload_generated
 from cli.installation import Stack
-from demo.client import ReviewedDocument, ReviewerClient
+from demo.client import ContractReviewer, ReviewedDocument
 
 ROUND_SECONDS = 10
 _EXTRACTIONS = 9
 
 
-def soak(stack: Stack, client: ReviewerClient, documents: list[ReviewedDocument], minutes: float) -> dict[str, Any]:
+def soak(stack: Stack, client: ContractReviewer, documents: list[ReviewedDocument], minutes: float) -> dict[str, Any]:
     """Upload a contract, extract from nine and feed back the new one, every ten seconds; sample memory every minute."""
     started, samples = time.monotonic(), list[dict[str, int]]()
     for number in count(1):

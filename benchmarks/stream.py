@@ -19,7 +19,7 @@ from benchmarks.learning_curve import OURS
 from benchmarks.peers import CrfPeer, Peer, SpacyPeer, TrainerPeer
 from benchmarks.results_file import write_results
 from cli.installation import ANY_PORTS, run_stack
-from demo.client import ReviewedDocument, ReviewerClient
+from demo.client import ContractReviewer, ReviewedDocument
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Entity
 from embeddinggemma_feasibility.calibration import summarise
 from embeddinggemma_feasibility.evaluation import Evaluation, LabelledValue, evaluate, gold_values, normalise_value
@@ -90,7 +90,7 @@ def _run_ours(
     """
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
-        client = ReviewerClient(stack.api_url, stack.api_key)
+        client = ContractReviewer(stack.api_url, stack.api_key)
         documents = {contract.data.document_id: _upload(client, contract) for contract in unseen}
 
         def extract(data: AnnotationData) -> list[Entity]:
@@ -153,7 +153,7 @@ def _measure(contracts: Sequence[Contract], extract: Callable[[AnnotationData], 
     }
 
 
-def _upload(client: ReviewerClient, contract: Contract) -> ReviewedDocument:
+def _upload(client: ContractReviewer, contract: Contract) -> ReviewedDocument:
     return client.upload(contract.filename, contract.content, contract.data.text, contract.data.spans)
 
 

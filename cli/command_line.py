@@ -20,8 +20,10 @@ import typer
 from sqlmodel import Session
 
 from api.loopback import is_loopback
+from cli import client_commands, exchange_commands
 from cli.environment import PACKAGED, read_installation_variables
 from cli.installation import DEFAULT_PORTS, LOOPBACK, Ports, Stack, run_stack
+from cli.usage import UsageError
 from registry.audit import set_principal
 from registry.database import migrate_database, open_session, translate_database_errors
 from registry.errors import ContractFeedbackError
@@ -29,6 +31,8 @@ from registry.keys import Scope, add_key, has_keys, list_keys, revoke_key
 from registry.settings import get_settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(client_commands.commands)
+app.add_typer(exchange_commands.commands)
 
 _SHORT_WAITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "PREFECT_API_REQUEST_TIMEOUT": "5"}  # seconds
 # The loaded model answers if MLflow does not; the launcher asks Prefect again.
@@ -36,14 +40,6 @@ _NO_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "PREFECT_CLIENT_MAX_RETRI
 _API_PORT, _PREFECT_PORT, _MLFLOW_PORT = DEFAULT_PORTS
 
 EncoderOption = Annotated[str, typer.Option(help="Base encoder: 'packaged', a local folder, or a name on the hub")]
-
-
-class UsageError(typer.BadParameter):
-    """A refused command, reported in one sentence without a traceback."""
-
-    def format_message(self) -> str:
-        """Return the message alone: it is about the command, not about one parameter."""
-        return self.message
 
 
 @app.callback()

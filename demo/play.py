@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from demo.client import ReviewedDocument, ReviewerClient
+from demo.client import ContractReviewer, ReviewedDocument
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.evaluation import Evaluation, evaluate, find_corrections
@@ -28,7 +28,7 @@ class _Step:
 
 def play_demo(api_url: str, api_key: str) -> bool:
     """Review generated contracts; return whether the last version scores higher than the first on unseen ones."""
-    client = ReviewerClient(api_url, api_key)
+    client = ContractReviewer(api_url, api_key)
     _console.print(f"Uploading {len(_UNSEEN)} contracts that no version is trained on …")
     unseen = [_upload(client, seed) for seed in _UNSEEN]
     steps: list[_Step] = []
@@ -48,12 +48,12 @@ def play_demo(api_url: str, api_key: str) -> bool:
     return len(steps) > 1 and steps[-1].evaluation.value.f1 > steps[0].evaluation.value.f1
 
 
-def _upload(client: ReviewerClient, seed: int) -> ReviewedDocument:
+def _upload(client: ContractReviewer, seed: int) -> ReviewedDocument:
     contract = generate_contract(seed)
     return client.upload(contract.filename, contract.pdf, contract.text, contract.spans)
 
 
-def _review(client: ReviewerClient, document: ReviewedDocument) -> tuple[int, str]:
+def _review(client: ContractReviewer, document: ReviewedDocument) -> tuple[int, str]:
     """Correct what is extracted from a document; return the number of corrections and the job's message."""
     _, entities = client.extract(document.id)
     corrections = find_corrections(AnnotationData(document.id, document.text, document.spans), entities)
@@ -61,7 +61,7 @@ def _review(client: ReviewerClient, document: ReviewedDocument) -> tuple[int, st
     return len(corrections), str(job["message"])
 
 
-def _score(client: ReviewerClient, unseen: list[ReviewedDocument]) -> tuple[str | None, Evaluation]:
+def _score(client: ContractReviewer, unseen: list[ReviewedDocument]) -> tuple[str | None, Evaluation]:
     """Return the served version and its scores on the unseen contracts."""
     answers = {document.id: client.extract(document.id) for document in unseen}
     gold = [AnnotationData(document.id, document.text, document.spans) for document in unseen]

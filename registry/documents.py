@@ -1,5 +1,6 @@
 """Queries on documents."""
 
+import hashlib
 from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, true
@@ -19,6 +20,14 @@ def build_missing_error(session: Session, document_id: str) -> NotFoundError | D
 def find_document_by_content(session: Session, sha256: str) -> Document | None:
     """Return the document with these bytes."""
     return session.exec(select(Document).where(Document.sha256 == sha256)).first()
+
+
+def find_document_by_text(session: Session, text: str) -> Document | None:
+    """Return the document with this text, which was uploaded as text or as a PDF."""
+    if uploaded := find_document_by_content(session, hashlib.sha256(text.encode()).hexdigest()):
+        return uploaded
+    pdfs = select(Document).where(Document.media_type == "application/pdf", Document.character_count == len(text))
+    return session.exec(pdfs.where(Document.text == text).order_by(col(Document.created_at)).limit(1)).first()
 
 
 def get_document(session: Session, document_id: str, lock: bool = False) -> Document:

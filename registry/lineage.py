@@ -5,11 +5,14 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import AliasChoices, BaseModel, Field
 
-from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.training_config import TrainingConfig
+
+if TYPE_CHECKING:  # it imports torch, which clients of the API do not wait for
+    from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 
 _ROOT = Path(__file__).parents[1]
 _GIT_SECONDS = 5
@@ -52,7 +55,7 @@ class Lineage(Origin):
     training: dict[str, str | list[TaughtSpan]] = Field(validation_alias=AliasChoices("training", "taught"))
     replay: dict[str, str | list[TaughtSpan]] = Field(validation_alias=AliasChoices("replay", "replayed"))
 
-    def complete(self, fine_tuning: FineTuningResult) -> "Lineage":
+    def complete(self, fine_tuning: "FineTuningResult") -> "Lineage":
         """Return the lineage with the encoder, the hyperparameters and the code of a training in this process."""
         tagger = fine_tuning.model.served
         of_training = {

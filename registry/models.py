@@ -19,7 +19,6 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
-from pydantic import BaseModel, Field
 
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.tagger import Tagger
@@ -35,6 +34,7 @@ from registry.errors import (
     is_outage_status,
 )
 from registry.lineage import Lineage
+from registry.model_version import ModelVersion
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
 from registry.tracking import log_chart, log_comparison, log_fine_tuning
@@ -66,19 +66,6 @@ def _is_outage(error: MlflowException | requests.RequestException) -> bool:
     if isinstance(error, MlflowException):
         return is_outage_status(int(error.get_http_status_code()))  # type: ignore[no-untyped-call]
     return error.response is None or is_outage_status(error.response.status_code)
-
-
-class ModelVersion(BaseModel):
-    """A registered version of the model."""
-
-    version: str
-    created_at: datetime
-    is_champion: bool = Field(description="Whether extractions are served by this version")
-    parent_version: str | None = Field(description="The version from which its fine-tuning started")
-    reason: str = Field(description="Why it was promoted, or not")
-    scores: ModelScores
-    mlflow_run_id: str
-    mlflow_run: str = Field(description="The run in the MLflow UI")
 
 
 class ModelRegistry:

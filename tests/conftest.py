@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from cli.installation import ANY_PORTS, Stack, run_stack
-from demo.client import ReviewerClient
+from demo.client import ContractReviewer
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.encoders import Encoder, load_encoder
@@ -188,5 +188,5 @@ def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BreakableIns
 
 
 @pytest.fixture(scope="session")
-def client(stack: Stack) -> ReviewerClient:
-    return ReviewerClient(stack.api_url, stack.api_key)
+def client(stack: Stack) -> ContractReviewer:
+    return ContractReviewer(stack.api_url, stack.api_key)

@@ -16,7 +16,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
 
 from cli.installation import Stack, answers
-from demo.client import ReviewedDocument, ReviewerClient
+from demo.client import ContractReviewer, ReviewedDocument
 from demo.contract_generator import generate_contract
 from registry.models import ModelRegistry
 from registry.settings import Settings
@@ -59,7 +59,7 @@ class BreakableInstallation:
         self.stack = stack
         self.processes = stack.processes
         self.folder = stack.folder
-        self.reviewer = ReviewerClient(stack.api_url, stack.api_key)
+        self.reviewer = ContractReviewer(stack.api_url, stack.api_key)
         key = {"Authorization": f"Bearer {stack.api_key}"}
         self.http = httpx.Client(base_url=stack.api_url, headers=key, timeout=120)
         cache_folder = str(self.folder / "cache-of-the-tests")

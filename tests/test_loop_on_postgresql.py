@@ -3,11 +3,11 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 
 from cli.installation import Stack
-from demo.client import ReviewedDocument, ReviewerClient
+from client.errors import ApiError
+from demo.client import ContractReviewer, ReviewedDocument
 from demo.contract_generator import generate_contract
 from tests.postgresql import PostgreSQL
 
@@ -15,17 +15,17 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def client(postgresql: PostgreSQL, elsewhere: Stack) -> ReviewerClient:
+def client(postgresql: PostgreSQL, elsewhere: Stack) -> ContractReviewer:
     assert elsewhere.environment["CONTRACT_FEEDBACK_DATABASE_URL"].startswith("postgresql")
-    return ReviewerClient(elsewhere.api_url, elsewhere.api_key)
+    return ContractReviewer(elsewhere.api_url, elsewhere.api_key)
 
 
-def upload(client: ReviewerClient, seed: int) -> ReviewedDocument:
+def upload(client: ContractReviewer, seed: int) -> ReviewedDocument:
     contract = generate_contract(seed)
     return client.upload(contract.filename, contract.pdf, contract.text, contract.spans)
 
 
-def test_feedbacks_sent_at_once_are_learned_and_served(client: ReviewerClient) -> None:
+def test_feedbacks_sent_at_once_are_learned_and_served(client: ContractReviewer) -> None:
     documents = [upload(client, seed) for seed in range(300, 304)]
     with ThreadPoolExecutor(8) as pool:
         job_ids = list(pool.map(client.feed_back, documents * 2))
@@ -39,14 +39,14 @@ def test_feedbacks_sent_at_once_are_learned_and_served(client: ReviewerClient) -
 
 
 def test_feedback_survives_a_crash_of_the_database_and_is_refused_while_it_is_down(
-    client: ReviewerClient, postgresql: PostgreSQL
+    client: ContractReviewer, postgresql: PostgreSQL
 ) -> None:
     learning, refused = upload(client, 304), upload(client, 305)
     job_id = client.feed_back(learning)
     while client.read_job(job_id)["status"] == "pending":
         time.sleep(0.05)
     postgresql.crash()
-    with pytest.raises(httpx.HTTPStatusError, match=r"503.*The database does not answer"):
+    with pytest.raises(ApiError, match=r"503.*The database does not answer"):
         client.feed_back(refused)
     time.sleep(5)
     postgresql.start()

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from cli.installation import LOOPBACK, answers, reserve_port
-from demo.client import ReviewedDocument, ReviewerClient
+from demo.client import ContractReviewer, ReviewedDocument
 from tests.faults import BreakableInstallation, start_again, wait_until
 
 pytestmark = pytest.mark.slow
@@ -96,7 +96,7 @@ def test_200_feedbacks_from_32_clients_at_once_are_all_answered(breakable: Break
     documents = [breakable.upload() for _ in range(40)]
 
     def feed_back(document: ReviewedDocument) -> list[str]:
-        client = ReviewerClient(breakable.stack.api_url, breakable.stack.api_key)
+        client = ContractReviewer(breakable.stack.api_url, breakable.stack.api_key)
         return [client.feed_back(replace(document, spans=document.spans[left_out:])) for left_out in range(5)]
 
     with ThreadPoolExecutor(32) as pool:

@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.states import Scheduled
 
 from cli.installation import Stack
-from demo.client import ReviewedDocument, ReviewerClient
+from demo.client import ContractReviewer, ReviewedDocument
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import Span
 from embeddinggemma_feasibility.evaluation import normalise_value
@@ -30,18 +30,18 @@ def http(stack: Stack) -> httpx.Client:
     return httpx.Client(base_url=stack.api_url, headers={"Authorization": f"Bearer {stack.api_key}"}, timeout=60)
 
 
-def upload(client: ReviewerClient, seed: int) -> ReviewedDocument:
+def upload(client: ContractReviewer, seed: int) -> ReviewedDocument:
     contract = generate_contract(seed)
     return client.upload(contract.filename, contract.pdf, contract.text, contract.spans)
 
 
 @pytest.fixture(scope="module")
-def corrected(client: ReviewerClient) -> ReviewedDocument:
+def corrected(client: ContractReviewer) -> ReviewedDocument:
     return upload(client, 0)
 
 
 @pytest.fixture(scope="module")
-def first_job(client: ReviewerClient, corrected: ReviewedDocument) -> dict[str, Any]:
+def first_job(client: ContractReviewer, corrected: ReviewedDocument) -> dict[str, Any]:
     return client.wait_for_job(client.feed_back(corrected))
 
 
@@ -60,7 +60,7 @@ def test_feedback_answers_202_with_a_job_that_ends_in_a_promoted_version(
 
 
 def test_next_extraction_is_made_by_the_new_version_and_reproduces_the_correction(
-    client: ReviewerClient, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
+    client: ContractReviewer, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
 ) -> None:
     version, entities = client.extract(corrected.id)
     assert version is not None
@@ -74,7 +74,7 @@ def test_next_extraction_is_made_by_the_new_version_and_reproduces_the_correctio
 
 
 def test_burst_with_an_invented_type_is_learned_and_every_job_is_answered(
-    client: ReviewerClient, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
+    client: ContractReviewer, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
 ) -> None:
     second = upload(client, 200)
     start = second.text.index("\n") + 1
@@ -93,7 +93,7 @@ def test_burst_with_an_invented_type_is_learned_and_every_job_is_answered(
 
 
 def test_promoting_an_older_version_serves_it_from_the_next_extraction_on(
-    client: ReviewerClient, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
+    client: ContractReviewer, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
 ) -> None:
     served = client.extract(corrected.id)[0]
     assert http.post("/models/1/promote").json()["is_champion"]
@@ -108,7 +108,7 @@ def test_promoting_an_older_version_serves_it_from_the_next_extraction_on(
 
 
 def test_version_that_cannot_be_loaded_is_not_promoted(
-    stack: Stack, client: ReviewerClient, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
+    stack: Stack, client: ContractReviewer, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
 ) -> None:
     served = client.extract(corrected.id)[0]
     broken = first_job["outcome"]["challenger"]["version"]
@@ -191,7 +191,7 @@ def test_versions_are_listed_in_pages_newest_first(http: httpx.Client, first_job
 
 
 def test_training_run_on_chosen_documents_ends_in_a_version(
-    client: ReviewerClient, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
+    client: ContractReviewer, http: httpx.Client, corrected: ReviewedDocument, first_job: dict[str, Any]
 ) -> None:
     answer = http.post("/training-runs", json={"document_ids": [corrected.id], "triggered_by": "ana"})
     assert answer.status_code == 202

@@ -1,8 +1,6 @@
 """Jobs as server-sent events, from a server in this process without Prefect and MLflow, or from the stack."""
 
-import contextvars
 import json
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,68 +10,32 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from sqlmodel import delete
 
-from api.app import create_app
-from api.server import Server
 from cli.installation import Stack
-from demo.client import ReviewerClient
+from demo.client import ContractReviewer
 from feedback.claiming import answer_jobs, store_launched_run
-from registry.database import migrate_database, open_session
-from registry.jobs import add_job
+from registry.database import open_session
 from registry.keys import Scope, add_key, revoke_key
 from registry.settings import Settings
-from registry.tables import Job, JobType
+from registry.tables import Job
 from tests.api.test_jobs import count_statements
 from tests.faults import wait_until
 from tests.feedback.jobs import outcome
+from tests.running_api import RunningApi, run_api
 from tests.test_whole_loop import upload
 
 Event = tuple[str, dict[str, Any]]
 
 
-class Api:
-    """A running server, and a key that may do everything."""
-
-    def __init__(self, settings: Settings, server: Server, thread: threading.Thread) -> None:
-        self.settings, self.server, self.thread = settings, server, thread
-        port = server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.key = self.add_key()
-
-    def add_key(self) -> str:
-        with open_session(self.settings) as session:
-            return add_key(session, "ana", list(Scope))
-
-    def add_job(self) -> str:
-        with open_session(self.settings) as session:
-            return add_job(session, JobType.FEEDBACK, [], "tester").id
-
-    def answer(self, job_id: str) -> None:
-        with open_session(self.settings) as session:
-            answer_jobs(session, [job_id], outcome())
-
-    def connect(self, key: str | None = None) -> httpx.Client:
-        headers = {"Authorization": f"Bearer {key or self.key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=20, limits=httpx.Limits(max_connections=None))
+@pytest.fixture
+def api(settings: Settings) -> Iterator[RunningApi]:
+    with run_api(settings) as api:
+        yield api
 
 
 @pytest.fixture
-def api(settings: Settings) -> Iterator[Api]:
-    migrate_database(settings)
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        server = Server(create_app(settings), port=0, log_level="warning")
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(server.run,))
-        thread.start()
-    wait_until(lambda: server.started or not thread.is_alive())
-    yield Api(settings, server, thread)
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture
-def http(api: Api) -> Iterator[httpx.Client]:
+def http(api: RunningApi) -> Iterator[httpx.Client]:
     with api.connect() as client:
         yield client
 
@@ -104,7 +66,7 @@ def follow_all(http: httpx.Client, job_ids: Sequence[str]) -> Iterator[list[Iter
         yield streams
 
 
-def test_job_is_followed_from_its_state_now_to_its_answer(api: Api, http: httpx.Client) -> None:
+def test_job_is_followed_from_its_state_now_to_its_answer(api: RunningApi, http: httpx.Client) -> None:
     job_id = api.add_job()
     with follow(http, job_id) as events:
         assert next(events) == ("job", http.get(f"/jobs/{job_id}").json())
@@ -119,7 +81,7 @@ def test_job_is_followed_from_its_state_now_to_its_answer(api: Api, http: httpx.
         assert [name for name, _ in events] == ["job", "end"], "A client that connects again is told at once"
 
 
-def test_unknown_job_and_key_without_the_scope_are_refused_as_elsewhere(api: Api, http: httpx.Client) -> None:
+def test_unknown_job_and_key_without_the_scope_are_refused_as_elsewhere(api: RunningApi, http: httpx.Client) -> None:
     assert http.get("/jobs/unknown/events").status_code == 404
     assert http.get("/jobs/unknown/events", headers={"Authorization": "Bearer cf_a_b"}).status_code == 401
     with open_session(api.settings) as session:
@@ -127,7 +89,7 @@ def test_unknown_job_and_key_without_the_scope_are_refused_as_elsewhere(api: Api
     assert http.get("/jobs/unknown/events", headers={"Authorization": f"Bearer {trainer}"}).status_code == 403
 
 
-def test_many_streams_of_a_key_hold_up_none_of_its_requests(api: Api, http: httpx.Client) -> None:
+def test_many_streams_of_a_key_hold_up_none_of_its_requests(api: RunningApi, http: httpx.Client) -> None:
     job_id = api.add_job()
     with follow_all(http, [job_id] * 60) as streams:
         started = time.monotonic()
@@ -137,7 +99,7 @@ def test_many_streams_of_a_key_hold_up_none_of_its_requests(api: Api, http: http
         assert [[name for name, _ in events] for events in streams] == [["job", "end"]] * 60
 
 
-def test_streams_above_the_limits_are_refused_until_others_are_closed(api: Api, http: httpx.Client) -> None:
+def test_streams_above_the_limits_are_refused_until_others_are_closed(api: RunningApi, http: httpx.Client) -> None:
     job_id = api.add_job()
     limit = api.server.config.app.state.services.stream_limit  # type: ignore[union-attr]
     limit._most_of_key, limit._most = 2, 3
@@ -152,7 +114,7 @@ def test_streams_above_the_limits_are_refused_until_others_are_closed(api: Api, 
             assert next(events)[0] == "job"
 
 
-def test_stream_of_a_revoked_key_ends(api: Api) -> None:
+def test_stream_of_a_revoked_key_ends(api: RunningApi) -> None:
     revoked, job_id = api.add_key(), api.add_job()
     with api.connect(revoked) as client, follow(client, job_id) as events, api.connect() as other:
         next(events)
@@ -165,7 +127,7 @@ def test_stream_of_a_revoked_key_ends(api: Api) -> None:
             assert [name for name, _ in others] == ["job", "end"]
 
 
-def test_stream_of_a_deleted_job_ends(api: Api, http: httpx.Client) -> None:
+def test_stream_of_a_deleted_job_ends(api: RunningApi, http: httpx.Client) -> None:
     job_id = api.add_job()
     with follow(http, job_id) as events:
         next(events)
@@ -174,7 +136,7 @@ def test_stream_of_a_deleted_job_ends(api: Api, http: httpx.Client) -> None:
         assert list(events) == [("end", {"reason": "deleted"})]
 
 
-def test_open_streams_do_not_delay_the_end_of_the_server(api: Api, http: httpx.Client) -> None:
+def test_open_streams_do_not_delay_the_end_of_the_server(api: RunningApi, http: httpx.Client) -> None:
     with follow_all(http, [api.add_job()] * 3) as streams:
         started = time.monotonic()
         api.server.should_exit = True
@@ -185,7 +147,7 @@ def test_open_streams_do_not_delay_the_end_of_the_server(api: Api, http: httpx.C
 
 
 def test_hundred_streams_ask_the_database_a_few_times_a_second_and_hear_of_an_answer_soon(
-    api: Api, http: httpx.Client
+    api: RunningApi, http: httpx.Client
 ) -> None:
     jobs = [api.add_job() for _ in range(10)]
     with follow_all(http, jobs * 10) as streams, ThreadPoolExecutor(100) as pool:
@@ -201,7 +163,7 @@ def test_hundred_streams_ask_the_database_a_few_times_a_second_and_hear_of_an_an
     assert max(delays) < 1, delays
 
 
-def test_job_of_a_run_is_pushed_from_waiting_to_live(stack: Stack, client: ReviewerClient) -> None:
+def test_job_of_a_run_is_pushed_from_waiting_to_live(stack: Stack, client: ContractReviewer) -> None:
     job_id = client.feed_back(upload(client, 310))
     headers = {"Authorization": f"Bearer {stack.api_key}"}
     with httpx.Client(base_url=stack.api_url, headers=headers, timeout=60) as http, follow(http, job_id) as events:

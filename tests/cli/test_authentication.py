@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from cli.installation import Stack
-from demo.client import ReviewerClient
+from demo.client import ContractReviewer
 from demo.contract_generator import generate_contract
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ def test_prefect_and_mlflow_ask_for_the_password(elsewhere: Stack) -> None:
 
 
 def test_feedback_behind_the_password_becomes_a_version(elsewhere: Stack) -> None:
-    client = ReviewerClient(elsewhere.api_url, elsewhere.api_key)
+    client = ContractReviewer(elsewhere.api_url, elsewhere.api_key)
     contract = generate_contract(1)
     job = client.wait_for_job(
         client.feed_back(client.upload("1.txt", contract.text.encode(), contract.text, contract.spans))

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from sqlmodel import Session, select
 
 from cli.installation import Stack
-from demo.client import ReviewerClient
+from demo.client import ContractReviewer
 from embeddinggemma_feasibility.contract_data_trainer import consolidate_model, fine_tune_model
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.trained_model import TrainedModel
@@ -109,7 +109,7 @@ def test_hand_over_that_learned_something_is_made_again_from_its_lineage(session
 
 
 @pytest.mark.slow
-def test_version_of_the_warm_worker_is_made_again_in_another_process(stack: Stack, client: ReviewerClient) -> None:
+def test_version_of_the_warm_worker_is_made_again_in_another_process(stack: Stack, client: ContractReviewer) -> None:
     job = client.wait_for_job(client.feed_back(upload(client, 300)))
     version = job["outcome"]["challenger"]["version"]
     with pytest.MonkeyPatch.context() as patch:

@@ -1,0 +1,1 @@
+"""Files of annotated documents: Label Studio, CoNLL 2003, doccano, Prodigy, CUAD."""
