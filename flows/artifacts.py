@@ -19,6 +19,7 @@ from embeddinggemma_feasibility.evaluation import Evaluation, Predictions, gold_
 from feedback.consolidation import Candidate
 from feedback.contradictions import Contradiction
 from feedback.prefect_runs import PROGRESS_KEY
+from registry.chart import Taught
 from registry.errors import translate_http_errors
 from registry.models import ModelRegistry
 from registry.outcome import ModelScores, Outcome
@@ -60,7 +61,7 @@ def publish_report(
         *_list_changes(outcome),
     ]
     if outcome.mlflow_run_id:
-        registry.log_chart(outcome.mlflow_run_id, outcome)
+        registry.log_chart(outcome.mlflow_run_id, outcome, Taught(training, before, after))
         lines += ["", f"[Run in MLflow]({registry.get_run_url(outcome.mlflow_run_id)})"]
     create_markdown_artifact("\n".join(lines), "report", outcome.reason)
 
