@@ -20,12 +20,13 @@ def read_installation_variables() -> dict[str, str]:
 
 
 def build_environment(
-    folder: Path, prefect_url: str, mlflow_url: str, encoder: str, database_url: str
+    folder: Path, api_url: str, prefect_url: str, mlflow_url: str, encoder: str, database_url: str
 ) -> dict[str, str]:
     """Return the environment of the processes of an installation with its data in `folder`."""
     is_local = encoder == PACKAGED or Path(encoder).is_dir()
     return (
-        os.environ
+        {"CONTRACT_FEEDBACK_PUBLIC_URL": api_url}
+        | os.environ
         | read_installation_variables()
         | {
             "CONTRACT_FEEDBACK_DATABASE_URL": database_url,

@@ -66,7 +66,7 @@ def run_stack(
     with ExitStack() as opened:
         reserved = [opened.enter_context(reserve_port(host, port)) for port in ports]
         api_url, prefect_url, mlflow_url = (f"http://{host}:{each.getsockname()[1]}" for each in reserved)
-        environment = build_environment(folder, prefect_url, mlflow_url, encoder, database_url)
+        environment = build_environment(folder, api_url, prefect_url, mlflow_url, encoder, database_url)
         if host != LOOPBACK:
             environment |= require_password(folder)
             names = {host, *json.loads(environment.get(_ALLOWED_HOSTS, "[]"))}

@@ -37,6 +37,11 @@ class FineTuningResult:
     sample_count: int
     seconds: float
 
+    def describe(self) -> str:
+        """Return how it was trained, in one sentence with numbers."""
+        loss = f", with a loss from {self.losses[0]:.3f} to {self.losses[-1]:.3f}" if self.losses else ""
+        return f"Trained in {self.seconds:.1f} s: {len(self.losses)} steps on {self.sample_count} samples{loss}."
+
 
 def fine_tune_model(
     annotations: Sequence[AnnotationData],

@@ -42,6 +42,15 @@ class TrainingSet:
     insisted: dict[str, str] = field(default_factory=dict)
     drift: Drift = field(default_factory=Drift)
 
+    def describe(self) -> str:
+        """Return what the run works on, in one sentence with numbers."""
+        annotations = sum(len(data.spans) for data in self.training)
+        return (
+            f"Jobs: {len(self.job_ids)}. Documents to learn: {len(self.training)}, with {annotations} annotations. "
+            f"Replayed: {len(self.replay)} of {self.earlier_count} earlier documents. "
+            f"Documents that measure both models: {len(self.measured)}."
+        )
+
     @property
     def insisting(self) -> list[str]:
         """Return who insists, if somebody does for each document that is learned; else nobody."""

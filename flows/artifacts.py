@@ -14,11 +14,11 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from embeddinggemma_feasibility.annotation_data import AnnotationData
-from embeddinggemma_feasibility.evaluation import Evaluation, Predictions, gold_values, predicted_values
+from embeddinggemma_feasibility.evaluation import Evaluation, gold_values, predicted_values
 from feedback.consolidation import Candidate
 from feedback.contradictions import Contradiction
 from feedback.prefect_runs import PROGRESS_KEY
+from registry.chart import Taught
 from registry.errors import translate_http_errors
 from registry.models import ModelRegistry
 from registry.outcome import ModelScores, Outcome
@@ -44,10 +44,8 @@ class Progress:
 
 
 @translate_http_errors("Prefect")
-def publish_report(
-    outcome: Outcome, training: Sequence[AnnotationData], before: Predictions, after: Predictions
-) -> None:
-    """Publish the chart in MLflow, and a report in Prefect: scores, changes in the training documents, a link."""
+def publish_report(outcome: Outcome, job_ids: Sequence[str], taught: Taught) -> None:
+    """Publish the chart and the learning curve in MLflow, and a report in Prefect: scores, changes, links."""
     registry = ModelRegistry(get_settings())
     effect = [outcome.effect.summary, ""] if outcome.effect else []
     lines = [
@@ -56,12 +54,18 @@ def publish_report(
         *effect,
         *_score_table(outcome),
         "",
-        *_count_changes(training, before, after),
+        *_count_changes(taught),
         *_list_changes(outcome),
+        "",
+        "## Links",
+        "",
     ]
     if outcome.mlflow_run_id:
-        registry.log_chart(outcome.mlflow_run_id, outcome)
-        lines += ["", f"[Run in MLflow]({registry.get_run_url(outcome.mlflow_run_id)})"]
+        registry.log_chart(outcome.mlflow_run_id, outcome, taught)
+        registry.log_champions()
+        lines.append(f"- [Run in MLflow]({registry.get_run_url(outcome.mlflow_run_id)})")
+    lines += [f"- Job {_link('/jobs/', job_id)}" for job_id in job_ids[:_ROWS_SHOWN]]
+    lines += [f"- Document {_link_document(data.document_id)}" for data in taught.documents[:_ROWS_SHOWN]]
     create_markdown_artifact("\n".join(lines), "report", outcome.reason)
 
 
@@ -75,7 +79,10 @@ def publish_set_aside(reasons: Mapping[str, str]) -> None:
         "",
         "Change the annotations and send them again, or insist on them with `POST /jobs/{job_id}/teach`.",
         "",
-        *(f"- `{document_id}`: {_escape(reason)}" for document_id, reason in list(reasons.items())[:_ROWS_SHOWN]),
+        *(
+            f"- {_link_document(document_id)}: {_escape(reason)}"
+            for document_id, reason in list(reasons.items())[:_ROWS_SHOWN]
+        ),
     ]
     create_markdown_artifact("\n".join(lines), "set-aside", title)
 
@@ -86,7 +93,7 @@ def publish_consolidation(candidate: Candidate, job_id: str) -> None:
     lines = [
         f"# {candidate.description}",
         "",
-        f"- Job `{job_id}` hands it over: the run of that job teaches it what was learned after job "
+        f"- Job {_link('/jobs/', job_id)} hands it over: the run of that job teaches it what was learned after job "
         f"{candidate.snapshot}, compares it with the champion, and promotes it unless it is worse. If it "
         "unlearns, it is promoted even then; if no model resulted, none is served any more.",
     ]
@@ -143,13 +150,13 @@ def _score_table(outcome: Outcome) -> list[str]:
     ]
 
 
-def _count_changes(training: Sequence[AnnotationData], before: Predictions, after: Predictions) -> Iterator[str]:
+def _count_changes(taught: Taught) -> Iterator[str]:
     """Count the values that only one of the models finds, by type; the values themselves are confidential."""
     counts: dict[str, Counter[tuple[bool, bool]]] = defaultdict(Counter)
-    for data in training:
+    for data in taught.documents:
         gold = gold_values(data)
-        old = predicted_values(data, before[data.document_id])
-        new = predicted_values(data, after[data.document_id])
+        old = predicted_values(data, taught.before[data.document_id])
+        new = predicted_values(data, taught.after[data.document_id])
         for value in old ^ new:
             counts[value.type][value in new, value in gold] += 1
     if counts:
@@ -170,7 +177,18 @@ def _list_changes(outcome: Outcome) -> Iterator[str]:
         yield "| document | type | became right | became wrong |"
         yield "| --- | --- | --- | --- |"
         for change in outcome.effect.changes:
-            yield f"| `{change.document_id}` | {_escape(change.type)} | {change.improved} | {change.worsened} |"
+            counts = f"{change.improved} | {change.worsened}"
+            yield f"| {_link_document(change.document_id)} | {_escape(change.type)} | {counts} |"
+
+
+def _link_document(document_id: str) -> str:
+    return _link("/#/documents/", document_id)
+
+
+def _link(path: str, name: str) -> str:
+    """Return markdown for something that the API has at a path and a name; only the name without the API's address."""
+    url = get_settings().public_url
+    return f"[`{name}`]({url.rstrip('/')}{path}{name})" if url else f"`{name}`"
 
 
 def _escape(name: str) -> str:

@@ -23,6 +23,7 @@ from feedback.unlearning import (
     list_deleted,
 )
 from flows.artifacts import Progress, publish_consolidation, publish_contradictions
+from flows.run_names import name_run
 from flows.task_types import computing_task, task_with_neighbours
 from registry.cache import build_representation_cache
 from registry.database import open_session
@@ -72,6 +73,7 @@ def consolidate() -> State[None]:
         feedback_first.hold()
         learned = load_learned(flow_run_id)
         if not learned.documents and not learned.unlearnings:
+            name_run("nothing to consolidate")
             return Completed(message="No document was learned yet: there is nothing to consolidate")
         champion = load_champion() if learned.keeps_adapter else None
         try:
@@ -83,6 +85,7 @@ def consolidate() -> State[None]:
             candidate = describe_nothing(learned, error)
     delete_traces(flow_run_id)
     job_id = hand_over(flow_run_id, candidate)
+    name_run(candidate.description.partition(". ")[0].rstrip("."))
     report(candidate, job_id)
     if fitted:
         report_contradictions(list_contradictions(learned, fitted))

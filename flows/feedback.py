@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from prefect import flow, runtime
+from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
+from prefect.deployments import run_deployment
 from prefect.states import Completed
 from pydantic import BaseModel, Field
 
@@ -29,9 +31,12 @@ from feedback.time_limits import utc_now
 from feedback.training_set import TrainingSet, load_training_set
 from feedback.unlearning import end_unlearning
 from flows.artifacts import Progress, publish_report, publish_set_aside
+from flows.run_names import count_documents, describe_run, name_run
 from flows.task_types import computing_task, task_with_neighbours
 from registry.cache import build_representation_cache
+from registry.chart import Taught
 from registry.database import open_session
+from registry.errors import translate_http_errors
 from registry.lessons import take_lessons
 from registry.lineage import Lineage
 from registry.models import ModelRegistry
@@ -40,11 +45,21 @@ from registry.settings import get_settings
 
 
 class LearningRequest(BaseModel):
-    """The parameter of the flow; every run also learns from all other feedback that waits."""
+    """What to learn. Nothing here has to be filled in: each run learns all feedback that waits."""
 
-    job_id: str | None = Field(None, description="The job for which this run was launched; empty for a run by hand")
-    document_ids: list[str] = Field(default_factory=list, description="Documents to train on again, for a run by hand")
-    triggered_by: str = Field("Prefect UI", description="The name of the person or API key")
+    learn: Literal["feedback that waits", "everything again"] = Field(
+        "feedback that waits",
+        description="'everything again' starts the deployment `consolidation`, which fits a model from nothing on all "
+        "documents learned so far, in the background; the fields below do not matter then",
+    )
+    document_ids: list[str] = Field(
+        default_factory=list, title="Documents", description="Ids of documents to teach again, beside what waits"
+    )
+    triggered_by: str = Field("Prefect UI", description="Your name")
+    job_id: str | None = Field(None, title="Job", description="Leave it empty: the API sets it in the runs it starts")
+
+
+_ALL_THAT_WAITS = LearningRequest()
 
 
 @dataclass(frozen=True)
@@ -66,22 +81,32 @@ class Evaluated:
 
 
 @flow(name="learn-from-feedback")
-def learn_from_feedback(request: LearningRequest) -> State[None]:
+def learn_from_feedback(request: LearningRequest = _ALL_THAT_WAITS) -> State[None]:
     """Learn from the feedback that waits; the message of the final state gives the decision and its reason.
 
     A retry continues where the run stopped: it neither trains nor registers twice.
     """
-    flow_run_id, progress = str(runtime.flow_run.id), Progress()
+    flow_run_id, progress, logger = str(runtime.flow_run.id), Progress(), get_run_logger()
+    if request.learn == "everything again":
+        name_run("consolidation started")
+        return Completed(message=f"Started {start_consolidation(flow_run_id, request.triggered_by)}")
     training_set = load_annotations(flow_run_id, request)
     if not training_set.job_ids:
-        return Completed(message="There is no feedback to learn from: another run has answered it already")
+        if runtime.flow_run.run_count == 1:  # not after a retry: its name says what came of the run
+            name_run("nothing left to learn")
+        return Completed(message="There is no feedback to learn from: none waits, or another run has answered it")
+    logger.info(training_set.describe())
     if (candidate_run := training_set.candidate) and (training_set.is_obsolete or not candidate_run.mlflow_run_id):
-        return Completed(message=hand_over_nothing(flow_run_id, training_set, candidate_run).reason)
+        outcome = hand_over_nothing(flow_run_id, training_set, candidate_run)
+        name_run(describe_run(training_set, outcome))
+        return Completed(message=outcome.reason)
     champion, challenger = load_models(flow_run_id, training_set)
     candidate = load_candidate(candidate_run) if candidate_run else None
     if champion and not (candidate or challenger):
+        claimed = training_set
         training_set = set_aside(flow_run_id, training_set, champion, screen(training_set, champion))
         if not training_set.job_ids:
+            name_run(f"set aside: {count_documents(len(claimed.training))}")
             return Completed(message="Set aside: all of this contradicts what was learned before")
     if training_set.training and not challenger:
         start = candidate or champion
@@ -90,14 +115,33 @@ def learn_from_feedback(request: LearningRequest) -> State[None]:
         except FineTuningError as error:
             answer_failed(flow_run_id, training_set, str(error))
             raise
-        challenger = save_challenger(flow_run_id, training_set, start, tuned)
+        logger.info(tuned.describe())
+        challenger = save_challenger(flow_run_id, training_set, start, tuned, request.triggered_by)
     challenger = challenger or candidate
     evaluated = evaluate(training_set, champion, challenger, progress)
     outcome = register(flow_run_id, training_set, challenger, evaluated.comparison)
     promote(training_set, outcome)
+    if outcome.effect:
+        logger.info(outcome.effect.summary)
     report(training_set, outcome, evaluated)
+    name_run(describe_run(training_set, outcome))
     progress.reach(100)
     return Completed(message=outcome.reason)
+
+
+@task_with_neighbours
+def start_consolidation(flow_run_id: str, triggered_by: str) -> str:
+    """Start the other deployment, once for this run, and return the name of its run."""
+    name = f"consolidation by {triggered_by}"
+    with translate_http_errors("Prefect"):
+        run_deployment(
+            get_settings().consolidation_deployment,
+            flow_run_name=name,
+            timeout=0,
+            as_subflow=False,
+            idempotency_key=f"everything {flow_run_id}",
+        )
+    return name
 
 
 @task_with_neighbours
@@ -209,7 +253,9 @@ def answer_failed(flow_run_id: str, training_set: TrainingSet, reason: str) -> N
 
 
 @task_with_neighbours
-def save_challenger(flow_run_id: str, training_set: TrainingSet, start: Model | None, tuned: FineTuningResult) -> Model:
+def save_challenger(
+    flow_run_id: str, training_set: TrainingSet, start: Model | None, tuned: FineTuningResult, triggered_by: str
+) -> Model:
     """Store the fine-tuned model in MLflow, so that no retry trains again."""
     lessons = training_set.lessons
     lineage = Lineage(
@@ -219,7 +265,7 @@ def save_challenger(flow_run_id: str, training_set: TrainingSet, start: Model | 
         parent_version=start.version if start else None,
         candidate_run_id=start.mlflow_run_id if start else None,
     )
-    run_id = ModelRegistry(get_settings()).save_challenger(flow_run_id, tuned, lineage)
+    run_id = ModelRegistry(get_settings()).save_challenger(flow_run_id, tuned, lineage, triggered_by)
     return Model(tuned.model, mlflow_run_id=run_id)
 
 
@@ -287,7 +333,7 @@ def promote(training_set: TrainingSet, outcome: Outcome) -> None:
 def report(training_set: TrainingSet, outcome: Outcome, evaluated: Evaluated) -> None:
     """Publish the report, after the promotion: nobody waits for it."""
     before, after = (get_served(training_set, model) for model in (evaluated.champion, evaluated.challenger))
-    publish_report(outcome, training_set.training, before, after)
+    publish_report(outcome, training_set.job_ids, Taught(training_set.training, before, after))
 
 
 def _extract_all(

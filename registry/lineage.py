@@ -14,6 +14,7 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 if TYPE_CHECKING:  # it imports torch, which clients of the API do not wait for
     from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 
+_PACKAGE = "contract-feedback"
 _ROOT = Path(__file__).parents[1]
 _GIT_SECONDS = 5
 
@@ -68,16 +69,31 @@ class Lineage(Origin):
         return self.model_copy(update=of_training)
 
 
-@cache
+def get_requirement() -> str:
+    """Return what a requirements file says to install this release."""
+    release = _find_release()
+    return f"{_PACKAGE}=={release}" if release else _PACKAGE
+
+
 def get_code_version() -> str:
     """Return this installation's release and, in a git checkout, its commit, with `-dirty` if files were changed."""
-    release = "unknown"
-    with suppress(PackageNotFoundError):
-        release = version("contract-feedback")
+    release, commit = _find_release() or "unknown", find_commit()
+    return f"{release} ({commit})" if commit else release
+
+
+@cache
+def find_commit() -> str | None:
+    """Return the commit of this git checkout, with `-dirty` if files were changed; None where it is no checkout."""
     if not (_ROOT / ".git").exists():
-        return release
+        return None
     command = ["git", "-C", str(_ROOT), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
     with suppress(OSError, subprocess.SubprocessError):
         found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_GIT_SECONDS)  # noqa: S603
-        return f"{release} ({found.stdout.strip()})"
-    return release
+        return found.stdout.strip()
+    return None
+
+
+def _find_release() -> str | None:
+    with suppress(PackageNotFoundError):
+        return version(_PACKAGE)
+    return None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import requests
 from mlflow import MlflowClient
+from mlflow.entities import RunTag
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -24,6 +25,7 @@ from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.trained_model import TrainedModel
 from registry.cache import build_model_cache, copy_model, hash_files
+from registry.chart import Taught
 from registry.errors import (
     NoChampionError,
     NotFoundError,
@@ -34,10 +36,20 @@ from registry.errors import (
     is_outage_status,
 )
 from registry.lineage import Lineage
+from registry.mlflow_model import find_tagger, save_mlflow_model
 from registry.model_version import ModelVersion
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
-from registry.tracking import log_chart, log_comparison, log_fine_tuning
+from registry.tracking import (
+    Promoted,
+    build_source_tags,
+    create_champions_run,
+    find_champions_run,
+    log_champions,
+    log_chart,
+    log_comparison,
+    log_fine_tuning,
+)
 
 _logger = logging.getLogger(__name__)
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -46,6 +58,15 @@ _SHA256 = {_SERVED: "model_sha256", _TRAINING: "training_sha256"}  # tags with t
 _SNAPSHOT, _SCORES, _PROMOTED_AT = "candidate_snapshot", "scores", "promoted_at"  # tags, too
 _WITHDRAWALS = "candidate_withdrawals"  # a tag
 _LINEAGE, _NO_PARENT = "lineage.json", "none"
+_DESCRIPTION = (
+    "Finds the entities of contracts; reviewers decide their types. "
+    f"Each feedback makes a version, and its description says why it was promoted or not; `@{CHAMPION}` is the "
+    f"version that the API serves, `@{CHALLENGER}` the newest. "
+    "Load one with `mlflow.pyfunc.load_model`: `predict` takes texts, and returns for each the list of its entities."
+)
+_EARLIER_DESCRIPTION = "Finds the entities of contracts"
+_US = "contract-feedback"  # the user of a run that nobody started
+_RECENTLY_PROMOTED, _ALL_PROMOTED = 20, 10_000  # versions
 _PAGE = 100  # runs or versions that are asked for at once
 _MAX_TAG = 100_000  # characters that MLflow stores in a tag of a version
 _MISSING = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
@@ -176,20 +197,23 @@ class ModelRegistry:
                 return changed
 
     @_needs_mlflow()
-    def save_challenger(self, flow_run_id: str, fine_tuning: FineTuningResult, lineage: Lineage) -> str:
+    def save_challenger(
+        self, flow_run_id: str, fine_tuning: FineTuningResult, lineage: Lineage, user: str = _US
+    ) -> str:
         """Store a fine-tuned model, with its parameters and lineage, in an MLflow run; return the id of the run."""
         tags = {"flow_run_id": flow_run_id, "parent_version": lineage.parent_version or _NO_PARENT}
         started = int((time.time() - fine_tuning.seconds) * 1000)
-        run = self._client.create_run(self._experiment_id, started, tags, f"challenger {flow_run_id[:8]}")
+        name = f"challenger {flow_run_id[:8]}"
+        run = self._client.create_run(self._experiment_id, started, tags | build_source_tags(user), name)
         run_id = str(run.info.run_id)
-        log_fine_tuning(self._client, run_id, fine_tuning, len(lineage.replay))
-        self._client.log_dict(run_id, lineage.complete(fine_tuning).model_dump(), _LINEAGE)
+        log_fine_tuning(self._client, run_id, fine_tuning, lineage)
         with tempfile.TemporaryDirectory() as folder:
-            fine_tuning.model.save(Path(folder) / _SERVED, Path(folder) / _TRAINING)
+            (Path(folder) / _LINEAGE).write_text(lineage.complete(fine_tuning).model_dump_json(indent=2))
+            training = Path(folder) / _TRAINING
+            served = save_mlflow_model(Path(folder) / _SERVED, lambda new: fine_tuning.model.save(new, training))
             self._client.log_artifacts(run_id, folder)
-            for name, tag in _SHA256.items():
-                self._cache_folder(run_id, Path(folder) / name, tag)
-        self._client.set_tag(run_id, "trained", "yes")
+            hashes = {_SHA256[_SERVED]: self._cache_folder(served), _SHA256[_TRAINING]: self._cache_folder(training)}
+        self._set_tags(run_id, hashes | {"trained": "yes"})
         return run_id
 
     @_needs_mlflow()
@@ -213,10 +237,8 @@ class ModelRegistry:
     ) -> str:
         """Store a consolidated model, with what was known when its documents were read, and return its MLflow run."""
         run_id = self.save_challenger(flow_run_id, fitted, lineage)
-        self._client.set_tag(run_id, "mlflow.runName", f"consolidation {flow_run_id[:8]}")
-        self._client.set_tag(run_id, "mlflow.note.content", description)
-        self._client.set_tag(run_id, _WITHDRAWALS, str(withdrawals))
-        self._client.set_tag(run_id, _SNAPSHOT, str(snapshot))
+        tags = {"mlflow.runName": f"consolidation {flow_run_id[:8]}", "mlflow.note.content": description}
+        self._set_tags(run_id, tags | {_WITHDRAWALS: str(withdrawals), _SNAPSHOT: str(snapshot)})
         self._client.set_terminated(run_id)
         return run_id
 
@@ -259,16 +281,27 @@ class ModelRegistry:
         count = len(outcome.training_documents)
         learned = "consolidation" if _SNAPSHOT in tags else f"trained on {count} document{'s' * (count != 1)}"
         name = f"v{version} · {learned}"
-        self._client.set_tag(run_id, "mlflow.runName", name)
-        self._client.set_tag(run_id, "mlflow.note.content", outcome.reason)
-        self._client.set_tag(run_id, "decision", decision)
+        shown = {"mlflow.runName": name, "mlflow.note.content": outcome.reason, "decision": decision}
+        self._set_tags(run_id, shown)
         self._client.set_terminated(run_id)
         return version
 
     @_needs_mlflow()
-    def log_chart(self, run_id: str, outcome: Outcome) -> None:
+    def log_chart(self, run_id: str, outcome: Outcome, taught: Taught) -> None:
         """Add the chart of a run; it takes time, so do it after the promotion."""
-        log_chart(self._client, run_id, outcome)
+        log_chart(self._client, run_id, outcome, taught)
+
+    @_needs_mlflow()
+    def log_champions(self) -> None:
+        """Add each promoted version to the learning curve in MLflow unless it is there: all of them the first time.
+
+        Later only the newest are looked at. Do it after the promotion, too.
+        """
+        run_id, count = find_champions_run(self._client, self._experiment_id), _RECENTLY_PROMOTED
+        if run_id is None:
+            run_id, count = create_champions_run(self._client, self._experiment_id), _ALL_PROMOTED
+        versions = self._search(f"tags.{_PROMOTED_AT} != ''", count)
+        log_champions(self._client, run_id, [self._describe_promoted(version) for version in versions])
 
     @_needs_mlflow()
     def get_runs_url(self) -> str:
@@ -294,10 +327,13 @@ class ModelRegistry:
 
     def _ensure_registered_model(self) -> None:
         try:
-            self._client.get_registered_model(self._name)
+            found = self._client.get_registered_model(self._name)
         except MlflowException as error:
             _check_missing(error)
-            self._client.create_registered_model(self._name, description="Finds the entities of contracts")
+            self._client.create_registered_model(self._name, description=_DESCRIPTION)
+        else:
+            if found.description == _EARLIER_DESCRIPTION:
+                self._client.update_registered_model(self._name, _DESCRIPTION)
 
     def _get(self, version: str) -> MlflowVersion:
         try:
@@ -321,10 +357,14 @@ class ModelRegistry:
         self._client.log_dict(run_id, kept, _LINEAGE)
         return True
 
-    def _cache_folder(self, run_id: str, folder: Path, tag: str) -> None:
+    def _cache_folder(self, folder: Path) -> str:
+        """Cache a folder, and return the hash of its files."""
         sha256 = hash_files(folder)
-        self._client.set_tag(run_id, tag, sha256)
         self._cache.add(sha256, lambda new: shutil.copytree(folder, new))
+        return sha256
+
+    def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def _load_model(self, run_id: str, tags: Mapping[str, str]) -> TrainedModel:
         model = f"The model of MLflow run {run_id}"
@@ -341,7 +381,7 @@ class ModelRegistry:
         with tempfile.TemporaryDirectory() as folder:
             path = self._cache.load(sha256, lambda cached: copy_model(cached, Path(folder) / "cached", sha256))
             if path is None:
-                path = Path(self._client.download_artifacts(run_id, name, folder))
+                path = find_tagger(Path(self._client.download_artifacts(run_id, name, folder)))
                 if hash_files(path) != sha256:
                     raise ValueError("its files are not those that were registered")
                 downloaded = path
@@ -362,6 +402,10 @@ class ModelRegistry:
             mlflow_run_id=run_id,
             mlflow_run=self.get_run_url(run_id),
         )
+
+    def _describe_promoted(self, found: MlflowVersion) -> Promoted:
+        at = datetime.fromisoformat(found.tags[_PROMOTED_AT])
+        return Promoted(int(found.version), int(at.timestamp() * 1000), self._describe(found, None).scores)
 
     def _read_lineage(self, run_id: str) -> Lineage:
         with tempfile.TemporaryDirectory() as folder:

@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     mlflow_public_url: str | None = Field(
         None, description="MLflow's address in links, if people open it at another one"
     )
+    public_url: str | None = Field(None, description="The API's address, for links to its pages in Prefect's reports")
     model_name: str = Field("contract-entities", description="Name of the registered model in MLflow")
     deployment: str = Field("learn-from-feedback/feedback", description="The Prefect deployment to start")
     consolidation_deployment: str = Field(

@@ -1,25 +1,47 @@
-"""What an MLflow run shows: parameters, the loss curve, scores by type, a chart."""
+"""What MLflow's runs show: parameters, data sets, the loss curve, scores by type, a chart, the champions."""
 
 import hashlib
+import json
 import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, SourceType
 
-from embeddinggemma_feasibility.calibration import Reliability
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.evaluation import Evaluation
+from registry.chart import Taught, draw_chart
+from registry.lineage import Lineage, find_commit, get_requirement
 from registry.outcome import ModelScores, Outcome
 
 _NOT_IN_A_METRIC = re.compile(r"[^\w.\- :]")  # MLflow permits slashes too, but not all: it reads a name as a path
-_MAX_LABEL = 30  # characters of a type in the chart
+_CHAMPIONS = "champions"
+_MOST_METRICS = 1000  # that MLflow takes at once
 
 
-def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuningResult, replay: int) -> None:
-    """Log the parameters, the numbers of training and replay documents, and the loss of each step."""
+class Promoted(NamedTuple):
+    """A version that was promoted: its number, when (milliseconds since 1970), and its scores."""
+
+    version: int
+    at: int
+    scores: ModelScores
+
+
+def build_source_tags(user: str) -> dict[str, str]:
+    """Return the tags that say in MLflow who started a run, and which code it ran."""
+    commit = find_commit()
+    return {
+        "mlflow.user": user,
+        "mlflow.source.name": get_requirement(),
+        "mlflow.source.type": SourceType.to_string(SourceType.PROJECT),
+    } | ({"mlflow.source.git.commit": commit.removesuffix("-dirty")} if commit else {})
+
+
+def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuningResult, lineage: Lineage) -> None:
+    """Log the parameters, the numbers of training and replay documents, the loss of each step, and the data sets."""
     tagger, now = fine_tuning.model.served, _now()
     params = {
         **tagger.config.model_dump(),
@@ -27,12 +49,16 @@ def log_fine_tuning(client: MlflowClient, run_id: str, fine_tuning: FineTuningRe
         "encoder_sha256": tagger.encoder.sha256,
         "entity_types": ", ".join(tagger.types)[:500],
         "training_documents": len(fine_tuning.learned),
-        "replayed_documents": replay,
+        "replayed_documents": len(lineage.replay),
         "samples": fine_tuning.sample_count,
     }
     metrics = [Metric("training/loss", loss, now, step) for step, loss in enumerate(fine_tuning.losses, 1)]
     metrics.append(Metric("training/seconds", fine_tuning.seconds, now, 0))
     client.log_batch(run_id, metrics, [Param(name, str(value)) for name, value in params.items()])
+    annotations = Counter(span.type for data in fine_tuning.learned for span in data.spans)
+    taught = _describe_dataset("taught", "training", run_id, lineage.training, annotations)
+    replayed = _describe_dataset("replayed", "replay", run_id, lineage.replay, Counter())
+    client.log_inputs(run_id, [taught, replayed] if lineage.replay else [taught])
 
 
 def log_comparison(client: MlflowClient, run_id: str, outcome: Outcome) -> None:
@@ -40,75 +66,100 @@ def log_comparison(client: MlflowClient, run_id: str, outcome: Outcome) -> None:
     challenger, champion = outcome.challenger, outcome.champion
     if challenger is None:
         return
-    metrics = _metrics("unseen", challenger.unseen)
-    if challenger.corrections_reproduced is not None:
-        metrics["corrections_reproduced"] = challenger.corrections_reproduced
-    if challenger.reliability:
-        metrics["calibration_error"] = challenger.reliability.error
+    metrics = _metrics("unseen/", challenger.unseen) | _metrics_of_all(challenger)
     if champion:
-        metrics |= _metrics("champion", champion.unseen)
+        metrics |= _metrics("champion/", champion.unseen)
     now = _now()
     client.log_batch(run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
     client.log_dict(run_id, challenger.model_dump(mode="json"), "scores.json")
 
 
-def log_chart(client: MlflowClient, run_id: str, outcome: Outcome) -> None:
+def log_chart(client: MlflowClient, run_id: str, outcome: Outcome, taught: Taught) -> None:
     """Log a chart of the loss curve and the scores by type."""
     if outcome.challenger:
         losses = [metric.value for metric in client.get_metric_history(run_id, "training/loss")]
-        client.log_figure(run_id, draw_chart(losses, outcome.challenger, outcome.champion), "report.png")
+        client.log_figure(run_id, draw_chart(losses, outcome.challenger, outcome.champion, taught), "report.png")
 
 
-def draw_chart(losses: list[float], challenger: ModelScores, champion: ModelScores | None) -> Figure:
-    """Draw the loss curve, the value F1 of each type on unseen documents beside the champion's, and the reliability."""
-    figure = Figure(figsize=(15, 4), layout="constrained")
-    curve, bars, reliability = figure.subplots(1, 3)
-    if challenger.reliability and challenger.reliability.bins:
-        _draw_reliability(reliability, challenger.reliability)
-    curve.plot(range(1, len(losses) + 1), losses, color="tab:blue")
-    curve.set(title="Training loss", xlabel="step", ylabel="nats a sample", yscale="log")
-    both = {"champion": champion, "challenger": challenger} if champion else {"challenger": challenger}
-    types = sorted({name for scores in both.values() for name in scores.unseen.value_by_type})
-    for index, (label, scores) in enumerate(both.items()):
-        of_type = scores.unseen.value_by_type
-        heights = [of_type[name].f1 if name in of_type else 0.0 for name in types]
-        places = [position + 0.4 * index for position in range(len(types))]
-        bars.barh(places, heights, 0.38, label=f"{label}: {scores.unseen.value.f1:.2f}")
-    middles = [position + 0.2 * (len(both) - 1) for position in range(len(types))]
-    bars.set_yticks(middles, [_shorten(name) for name in types], parse_math=False)
-    bars.set(title=f"Value F1 on {challenger.unseen.document_count} unseen documents", xlim=(0, 1))
-    bars.legend(loc="lower center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False)
-    return figure
+def find_champions_run(client: MlflowClient, experiment_id: str) -> str | None:
+    """Return the run with the scores of all promoted versions, None if there is none yet."""
+    for run in client.search_runs([experiment_id], f"tags.kind = '{_CHAMPIONS}'", max_results=1):
+        return str(run.info.run_id)
+    return None
 
 
-def _draw_reliability(axes: Axes, reliability: Reliability) -> None:
-    """Draw the share of extracted values that is right by their confidence; the area of a dot is their number."""
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    confidences, right, sizes = zip(
-        *((each.confidence, each.right, each.size) for each in reliability.bins), strict=True
+def create_champions_run(client: MlflowClient, experiment_id: str) -> str:
+    """Create the run with the scores of all promoted versions."""
+    note = (
+        "The learning curve: each step is a promoted version, with its scores when it was promoted. "
+        "A person's promotion of a version that was refused is added by the next run that promotes one; going back to "
+        "an earlier version adds nothing."
     )
-    axes.plot(confidences, right, color="tab:blue")
-    axes.scatter(confidences, right, [10 + 200 * size / sum(sizes) for size in sizes], color="tab:blue")
-    title = f"Reliability of {sum(sizes)} values: calibration error {reliability.error:.3f}"
-    axes.set(title=title, xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
+    tags = build_source_tags("contract-feedback") | {"kind": _CHAMPIONS, "mlflow.note.content": note}
+    run_id = str(client.create_run(experiment_id, tags=tags, run_name=_CHAMPIONS).info.run_id)
+    client.set_terminated(run_id)
+    return run_id
 
 
-def _metrics(group: str, evaluation: Evaluation) -> dict[str, float]:
+def log_champions(client: MlflowClient, run_id: str, promoted: Iterable[Promoted]) -> None:
+    """Log the scores of promoted versions by step, the version's number, unless they are logged."""
+    logged = {metric.step for metric in client.get_metric_history(run_id, "unseen_documents")}
+    metrics = [
+        Metric(name, value, each.at, each.version)
+        for each in promoted
+        if each.version not in logged
+        for name, value in (
+            _metrics("", each.scores.unseen)
+            | _metrics_of_all(each.scores)
+            | {"unseen_documents": float(each.scores.unseen.document_count)}
+        ).items()
+    ]
+    for first in range(0, len(metrics), _MOST_METRICS):
+        client.log_batch(run_id, metrics[first : first + _MOST_METRICS])
+
+
+def _describe_dataset(
+    name: str, context: str, run_id: str, lessons: Mapping[str, object], annotations: Counter[str]
+) -> DatasetInput:
+    """Return a data set of documents by their number and a digest of their ids, which themselves can be deleted.
+
+    The digest covers the jobs that taught the documents, too, so it stands for the same texts and annotations.
+    """
+    canonical = json.dumps({key: str(value) for key, value in lessons.items()}, sort_keys=True)
+    profile = {"num_rows": len(lessons), **({"num_elements": annotations.total()} if annotations else {})}
+    columns = [{"type": "string", "name": of_type} for of_type in sorted(annotations)]
+    dataset = Dataset(
+        name=f"{name} documents",
+        digest=hashlib.sha256(canonical.encode()).hexdigest()[:16],
+        source_type="contract-feedback",
+        source=json.dumps({"uri": f"runs:/{run_id}/lineage.json"}),
+        schema=json.dumps({"mlflow_colspec": columns}) if columns else None,
+        profile=json.dumps(profile),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+
+
+def _metrics(prefix: str, evaluation: Evaluation) -> dict[str, float]:
     if not evaluation.document_count:
         return {}
-    by_type = {f"{group}/value_f1 {_to_metric(name)}": score.f1 for name, score in evaluation.value_by_type.items()}
-    by_type |= {f"{group}/span_f1 {_to_metric(name)}": score.f1 for name, score in evaluation.span_by_type.items()}
-    return {f"{group}/value_f1": evaluation.value.f1, f"{group}/span_f1": evaluation.span.f1, **by_type}
+    by_type = {f"{prefix}value_f1 {_to_metric(name)}": score.f1 for name, score in evaluation.value_by_type.items()}
+    by_type |= {f"{prefix}span_f1 {_to_metric(name)}": score.f1 for name, score in evaluation.span_by_type.items()}
+    return {f"{prefix}value_f1": evaluation.value.f1, f"{prefix}span_f1": evaluation.span.f1, **by_type}
+
+
+def _metrics_of_all(scores: ModelScores) -> dict[str, float]:
+    metrics = {}
+    if scores.corrections_reproduced is not None:
+        metrics["corrections_reproduced"] = scores.corrections_reproduced
+    if scores.reliability:
+        metrics["calibration_error"] = scores.reliability.error
+    return metrics
 
 
 def _to_metric(name: str) -> str:
     """Return a type as MLflow permits it in a metric's name; a type that it does not permit gets a hash."""
     permitted = _NOT_IN_A_METRIC.sub("_", name)
     return name if permitted == name else f"{permitted} {hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= _MAX_LABEL else f"{name[: _MAX_LABEL - 1]}…"
 
 
 def _now() -> int:

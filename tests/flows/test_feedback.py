@@ -59,7 +59,7 @@ def test_run_interrupted_after_training_registers_the_trained_model(
     request = LearningRequest(job_id=add_feedback(session, 1))
     training_set = feedback.load_annotations.fn(run_id, request)
     tuned = feedback.fine_tune.fn(training_set, None, Progress())
-    trained = feedback.save_challenger.fn(run_id, training_set, None, tuned)
+    trained = feedback.save_challenger.fn(run_id, training_set, None, tuned, "ana")
 
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", run_id)
     state = learn_from_feedback(request, return_state=True)

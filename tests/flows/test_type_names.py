@@ -20,6 +20,7 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 from feedback.claiming import answer_jobs
 from flows.artifacts import publish_report
 from registry.annotations import replace_annotations
+from registry.chart import Taught
 from registry.jobs import add_job, get_job
 from registry.lessons import load_lessons, take_lessons
 from registry.lineage import Lineage
@@ -111,7 +112,7 @@ def test_type_of_any_name_is_trained_logged_drawn_and_reported(
     job = add_job(session, JobType.FEEDBACK, [data.document_id], "tester")
     answer_jobs(session, [job.id], outcome)
     session.commit()
-    publish_report(outcome, [data], {data.document_id: []}, found)
+    publish_report(outcome, [job.id], Taught([data], {data.document_id: []}, found))
 
     stored = get_job(session, job.id).outcome
     assert stored

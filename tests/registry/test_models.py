@@ -15,8 +15,9 @@ from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult, f
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.evaluation import evaluate
 from embeddinggemma_feasibility.training_config import TrainingConfig
+from registry.chart import Taught
 from registry.errors import NoChampionError, NotFoundError, UnavailableError, UnusableModelError
-from registry.lineage import Lineage, TaughtSpan, get_code_version
+from registry.lineage import Lineage, TaughtSpan, find_commit, get_code_version
 from registry.models import ModelRegistry
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
@@ -51,7 +52,7 @@ def register(
     scores = ModelScores(score=1.0, corrections_reproduced=0.75, unseen=evaluate(contracts, predictions))
     outcome = Outcome(decision=Decision.PROMOTED, reason="It is better.", flow_run_id=flow_run_id, challenger=scores)
     version = registry.register(run_id, outcome)
-    registry.log_chart(run_id, outcome)
+    registry.log_chart(run_id, outcome, Taught((), {}, {}))
     return version
 
 
@@ -72,7 +73,7 @@ def test_model_is_downloaded_only_if_its_cached_copy_is_missing_or_changed(
 ) -> None:
     version = register(registry, tuned, contracts, "run-1")
     (cached,) = Path(settings.cache_folder).glob("models/*/tagger.safetensors")
-    (stored,) = tmp_path.rglob("model/tagger.safetensors")
+    (stored,) = tmp_path.rglob("model/tagger/tagger.safetensors")
     hidden = stored.rename(tmp_path / "hidden")
     assert registry.load_tagger(version)
     cached.write_bytes(b"half")
@@ -150,7 +151,11 @@ def test_code_version_is_the_release_with_the_commit_if_that_can_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = metadata.version("contract-feedback")
-    find = get_code_version.__wrapped__
+
+    def find() -> str:
+        find_commit.cache_clear()
+        return get_code_version()
+
     monkeypatch.setattr("registry.lineage._ROOT", tmp_path)
     assert find() == release
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.com"]

@@ -34,7 +34,7 @@ def register_version(registry: ModelRegistry, tuned: FineTuningResult, contracts
 
 
 def change_files(folder: Path, run_id: str) -> None:
-    for file in folder.rglob(f"{run_id}/artifacts/model/tagger.json"):
+    for file in folder.rglob(f"{run_id}/artifacts/model/tagger/tagger.json"):
         file.write_bytes(file.read_bytes() + b" ")
 
 
