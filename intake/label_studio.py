@@ -2,21 +2,23 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from registry.annotations import check_length
 from registry.errors import InvalidInputError
 from registry.settings import MOST_ANNOTATIONS
 from registry.tables import AnnotationBase
-from registry.text_types import EntityType, PersonName, Value
+from registry.text_types import EntityType, PersonName
 
 
 class LabelStudioValue(BaseModel):
-    """A labelled span; offsets count UTF-16 code units, as in JavaScript."""
+    """A labelled span; offsets count code points, as Python does.
+
+    Label Studio's `text` is not the text there: line breaks are escaped, and blanks collapsed.
+    """
 
     start: int | None = Field(None, ge=0)
     end: int | None = None
-    text: Value | None = None
     labels: list[EntityType] = Field(default_factory=list, max_length=100, fail_fast=True)
 
 
@@ -38,7 +40,7 @@ class LabelStudioAnnotation(BaseModel):
 
     result: list[LabelStudioResult] = Field(max_length=MOST_ANNOTATIONS, fail_fast=True)
     was_cancelled: bool = False
-    updated_at: str = ""
+    updated_at: AwareDatetime | None = None
     completed_by: LabelStudioUser | int | None = None
 
     @property
@@ -57,13 +59,24 @@ LabelStudioExport = Annotated[list[LabelStudioTask], Field(max_length=100, fail_
 
 
 def get_latest_annotation(export: LabelStudioExport) -> LabelStudioAnnotation:
-    """Return the latest finished annotation of the only task of the export; raises InvalidInputError."""
+    """Return the latest finished annotation of the only task of the export; raises InvalidInputError.
+
+    Of several, each has to say when it was changed: `updated_at`.
+    """
     if len(export) != 1:
         raise InvalidInputError(f"The export has {len(export)} tasks: send the one task of this document")
     finished = [annotation for annotation in export[0].annotations if not annotation.was_cancelled]
+    if len(finished) == 1:
+        return finished[0]
     if not finished:
         raise InvalidInputError("The task has no finished annotation")
-    return max(finished, key=lambda annotation: annotation.updated_at)
+    by_time = {annotation.updated_at: annotation for annotation in finished if annotation.updated_at}
+    if len(by_time) != len(finished):
+        raise InvalidInputError(
+            f"The task has {len(finished)} finished annotations, and the latest counts: give each its own `updated_at`,"
+            " or send only one annotation"
+        )
+    return by_time[max(by_time)]
 
 
 def count_labels(annotation: LabelStudioAnnotation) -> int:
@@ -72,24 +85,19 @@ def count_labels(annotation: LabelStudioAnnotation) -> int:
 
 
 def read_labels(annotation: LabelStudioAnnotation, text: str, reviewer: str) -> list[AnnotationBase]:
-    """Return an annotation for each label; raises InvalidInputError for a span that does not fit the text."""
+    """Return an annotation for each label; raises InvalidInputError for a span that does not fit the text.
+
+    A span that was marked twice with a label is one annotation.
+    """
     person = annotation.completed_by.email if isinstance(annotation.completed_by, LabelStudioUser) else None
-    offsets = _utf16_offsets(text)
-    found: list[AnnotationBase] = []
+    found = dict[tuple[str, int, int], AnnotationBase]()
     for value in annotation.spans:
-        if value.start is None or value.end is None or not value.start < value.end <= len(offsets) - 1:
-            raise InvalidInputError(f"A result from {value.start} to {value.end} is outside the document's text")
-        start, end = offsets[value.start], offsets[value.end]
+        start, end = value.start, value.end
+        if start is None or end is None or not start < end <= len(text):
+            raise InvalidInputError(f"A result from {start} to {end} is outside the document's text")
         check_length(start, end)
-        marked = value.text or text[start:end]
-        found += [
-            AnnotationBase(type=label, value=marked, start=start, end=end, reviewer=person or reviewer)
-            for label in value.labels
-        ]
-    return found
-
-
-def _utf16_offsets(text: str) -> list[int]:
-    """Return the character offset of each offset in UTF-16 code units, up to and including the end of the text."""
-    offsets = [index for index, character in enumerate(text) for _ in range(2 if character > "\uffff" else 1)]
-    return [*offsets, len(text)]
+        for label in value.labels:
+            found[label, start, end] = AnnotationBase(
+                type=label, value=text[start:end], start=start, end=end, reviewer=person or reviewer
+            )
+    return list(found.values())

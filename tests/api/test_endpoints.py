@@ -214,12 +214,12 @@ def test_excessive_number_is_refused(http: httpx.Client) -> None:
 
 def test_label_studio_export_replaces_the_annotations(http: httpx.Client) -> None:
     document_id = upload_text(http, "label studio")
-    start = len(TEXT[: TEXT.index("100 €")].encode("utf-16-le")) // 2
-    value = {"start": start, "end": start + 5, "text": "100 €", "labels": ["price", "amount"]}
-    old = {"result": [], "updated_at": "2025-01-01"}
+    start = TEXT.index("100 €")
+    value = {"start": start, "end": start + 5, "text": "100\\n€", "labels": ["price", "amount"]}
+    old = {"result": [], "updated_at": "2025-01-01T00:00:00Z"}
     new = {
         "result": [{"type": "labels", "value": value}, {"type": "choices", "value": {"choices": ["x"]}}],
-        "updated_at": "2026-01-01",
+        "updated_at": "2026-01-01T00:00:00.5Z",
         "completed_by": {"email": "ana@example.org"},
     }
     url = f"/documents/{document_id}/annotations/ingest"
