@@ -13,7 +13,18 @@ from api.documentation import add_documentation
 from api.errors import add_error_handlers, document_errors
 from api.job_watcher import JobWatcher
 from api.loopback import LoopbackGuard
-from api.routes import annotations, audit, documents, feedback, health, jobs, models, system_status, webhooks
+from api.routes import (
+    annotations,
+    audit,
+    documents,
+    feedback,
+    health,
+    jobs,
+    label_studio,
+    models,
+    system_status,
+    webhooks,
+)
 from api.services import RequestLimit, Services, StreamLimit
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
@@ -44,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_documentation(app)
     add_error_handlers(app)
     app.add_middleware(LoopbackGuard, allowed_hosts=settings.allowed_hosts)
-    for route in (documents, annotations, feedback, jobs, models, audit, webhooks, system_status):
+    for route in (documents, annotations, feedback, jobs, models, audit, webhooks, label_studio, system_status):
         app.include_router(route.router, responses=document_errors(401, 403, 422, 429, 503))
     app.include_router(health.router)
     return app

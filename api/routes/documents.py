@@ -1,6 +1,5 @@
 """Documents: upload, list, read, delete, extract."""
 
-import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, File, Query, Response, UploadFile, status
@@ -8,22 +7,15 @@ from fastapi.responses import PlainTextResponse
 
 from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, ReadingDep, ServicesDep, SessionDep
+from api.documents import add_document, extract
 from api.errors import document_errors
 from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
 from api.services import Services
 from embeddinggemma_feasibility.annotation_data import Entity
 from feedback import unlearning
 from intake.location import locate
-from intake.reading import read_document
-from registry.database import translate_database_errors
-from registry.documents import (
-    build_missing_error,
-    find_document_by_content,
-    get_document,
-    is_stored,
-    list_documents,
-)
-from registry.errors import ConflictError, TooLargeError, UnavailableError
+from registry.documents import get_document, list_documents
+from registry.errors import TooLargeError
 from registry.jobs import DocumentState, select_documents_in
 from registry.keys import Scope
 from registry.tables import Document
@@ -52,36 +44,7 @@ def upload_document(
     content = file.file.read(limit + 1)
     if len(content) > limit:
         raise TooLargeError(f"The file is larger than {limit} bytes")
-    sha256 = hashlib.sha256(content).hexdigest()
-    if existing := find_document_by_content(session, sha256):
-        services.encoding.add(existing.text)
-        return existing
-    read = read_document(content, services.settings)
-    document = Document(
-        filename=_clean_filename(file.filename),
-        media_type=read.media_type,
-        sha256=sha256,
-        size_bytes=len(content),
-        page_count=read.page_count,
-        character_count=len(read.text),
-        text=read.text,
-    )
-    document_id = document.id
-    services.store.save(document_id, content, read.boxes)
-    session.add(document)
-    try:
-        with translate_database_errors():
-            session.commit()
-    except (ConflictError, UnavailableError):
-        session.rollback()
-        existing = find_document_by_content(session, sha256)  # the commit may have succeeded without an answer
-        if existing is None or existing.id != document_id:
-            services.store.delete(document_id)
-        if existing is None:
-            raise
-        return existing
-    services.encoding.add(read.text)
-    return document
+    return add_document(session, services, content, _clean_filename(file.filename))
 
 
 @router.get("")
@@ -153,12 +116,7 @@ def extract_entities(document_id: Text, session: SessionDep, services: ServicesD
     model = services.served.get()
     if model is None:
         return EntitiesResponse(document_id=document_id, model_version=None, entities=[])
-    services.encoding.encode(document.text, model.tagger)
-    entities = model.tagger.extract(document.text, services.cache)
-    if not is_stored(session, document_id):  # it was deleted meanwhile
-        services.encoding.forget(document.text)
-        raise build_missing_error(session, document_id)
-    found = _add_locations(document, entities, services)
+    found = _add_locations(document, extract(session, services, document, model), services)
     return EntitiesResponse(document_id=document_id, model_version=model.version, warning=model.warning, entities=found)
 
 

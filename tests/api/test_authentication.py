@@ -12,7 +12,7 @@ from sqlalchemy import event
 from starlette.types import ASGIApp, Message
 
 from api.authentication import GuardedRoute
-from api.routes import annotations, audit, documents, feedback, jobs, models, system_status, webhooks
+from api.routes import annotations, audit, documents, feedback, jobs, label_studio, models, system_status, webhooks
 from registry.database import build_engine, migrate_database, open_session
 from registry.keys import Scope, add_key, revoke_key
 from registry.settings import Settings
@@ -125,7 +125,7 @@ def test_body_that_is_too_large_is_refused_with_the_limit(start: Start) -> None:
 
 
 def test_every_route_that_needs_a_key_is_guarded() -> None:
-    for module in (annotations, audit, documents, feedback, jobs, models, system_status, webhooks):
+    for module in (annotations, audit, documents, feedback, jobs, label_studio, models, system_status, webhooks):
         assert all(isinstance(route, GuardedRoute) for route in module.router.routes)
 
 

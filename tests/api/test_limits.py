@@ -39,7 +39,7 @@ def test_uploads_that_wait_to_be_read_hold_up_no_other_request(start: Start, mon
         released.wait(30)
         raise InvalidInputError("It takes too long")
 
-    monkeypatch.setattr("api.routes.documents.read_document", read_slowly)
+    monkeypatch.setattr("api.documents.read_document", read_slowly)
     count = MAX_CONNECTIONS + 10
     with ThreadPoolExecutor(count + 1) as pool:
         files = [{"file": ("a.txt", str(number).encode())} for number in range(count)]
