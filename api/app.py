@@ -23,6 +23,7 @@ from api.routes import (
     health,
     jobs,
     key,
+    label_studio,
     models,
     pages,
     system_status,
@@ -72,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         webhooks,
         system_status,
         exchange,
+        label_studio,
     ):
         app.include_router(route.router, responses=document_errors(401, 403, 422, 429, 503))
     app.include_router(health.router)

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 from fastapi import HTTPException, Request, params
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
+from fastapi.security import HTTPBasic, HTTPBearer
 from sqlmodel import Session
 from starlette.types import Message, Receive, Send
 from starlette.types import Scope as ASGIScope
@@ -37,6 +37,8 @@ bearer = HTTPBearer(
     description="An API key, made by `contract-feedback add-key`. Its scopes say what it may do:\n\n"
     + "\n".join(f"- `{scope}`: {permitted}" for scope, permitted in _SCOPES.items()),
 )
+
+_basic = HTTPBasic(auto_error=False)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class GuardedRoute(APIRoute):
         """Answer a request."""
         services: Services = scope["app"].state.services
         request = Request(scope, receive)
-        request.state.caller = caller = await _authenticate(request, services)
+        request.state.caller = caller = await _authenticate(request, services, await self.read_key(request))
         for required in _list_scopes(self.endpoint):
             caller.require(required)
         has_form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
@@ -91,6 +93,22 @@ class GuardedRoute(APIRoute):
                 await held.enter_async_context(services.caller_slots[caller.key_id, kind])
             await super().handle(scope, limited, send)
 
+    async def read_key(self, request: Request) -> str | None:
+        """Return the API key that a request came with."""
+        credentials = await bearer(request)
+        return credentials.credentials if credentials else None
+
+
+class BasicGuardedRoute(GuardedRoute):
+    """A guarded route that also takes the key as the password of Basic authentication, of any user."""
+
+    async def read_key(self, request: Request) -> str | None:
+        """Return the API key that a request came with."""
+        with suppress(HTTPException):  # the password is not in base64
+            if credentials := await _basic(request):
+                return credentials.password
+        return await super().read_key(request)
+
 
 @cache
 def _list_scopes(endpoint: Callable[..., Any]) -> list[Scope]:
@@ -98,11 +116,10 @@ def _list_scopes(endpoint: Callable[..., Any]) -> list[Scope]:
     return [Scope(name) for each in parameters if isinstance(each, params.Security) for name in each.scopes or ()]
 
 
-async def _authenticate(request: Request, services: Services) -> Caller:
-    credentials = await bearer(request)
-    if credentials:
+async def _authenticate(request: Request, services: Services, key: str | None) -> Caller:
+    if key:
         async with services.request_slots:
-            if caller := await run_in_threadpool(_find_caller, services, credentials.credentials):
+            if caller := await run_in_threadpool(_find_caller, services, key):
                 services.request_limit.count(caller.key_id)
                 return caller
     services.refusal_limit.count(request.client.host if request.client else "")

@@ -78,6 +78,7 @@ ReaderDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.READ.value])]
 AnnotatorDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.ANNOTATE.value])]
 AdministratorDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.ADMIN.value])]
 ImporterDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.ANNOTATE.value, Scope.READ.value])]
+ReviewerDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.ANNOTATE.value, Scope.TRAIN.value])]
 TrainerDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.TRAIN.value])]
 
 OffsetDep = Annotated[int, Query(ge=0, le=1_000_000_000, description="How many to skip")]

@@ -1,14 +1,16 @@
-"""What several routes do with documents: add one."""
+"""What several routes do with documents: add one, and extract its entities."""
 
 import hashlib
 
 from sqlmodel import Session
 
 from api.services import Services
+from embeddinggemma_feasibility.annotation_data import Entity
 from intake.reading import read_document
 from registry.database import translate_database_errors
-from registry.documents import find_document_by_content
+from registry.documents import build_missing_error, find_document_by_content, is_stored
 from registry.errors import ConflictError, UnavailableError
+from registry.served_model import LoadedModel
 from registry.tables import Document
 
 
@@ -44,3 +46,16 @@ def add_document(session: Session, services: Services, content: bytes, filename:
         return existing
     services.encoding.add(read.text)
     return document
+
+
+def extract(session: Session, services: Services, document: Document, model: LoadedModel) -> list[Entity]:
+    """Return the entities that a model finds in a document.
+
+    Raises UnavailableError for a long document that is still being read, DeletedError if it is deleted meanwhile.
+    """
+    services.encoding.encode(document.text, model.tagger)
+    entities = model.tagger.extract(document.text, services.cache)
+    if not is_stored(session, document.id):
+        services.encoding.forget(document.text)
+        raise build_missing_error(session, document.id)
+    return entities

@@ -1,6 +1,6 @@
 """From a reviewer's feedback, or a request to train, to a stored job."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlmodel import Session, select
 
@@ -27,7 +27,7 @@ from registry.jobs import (
     list_job_documents,
     select_documents_in,
 )
-from registry.lessons import store_lessons
+from registry.lessons import store_lessons, store_review
 from registry.outcome import Decision
 from registry.tables import AnnotationBase, AnnotationStatus, Document, Job, JobDocument, JobType
 
@@ -43,12 +43,30 @@ def trigger_model_feedback(
 ) -> Job:
     """Commit feedback on a document as a job and wake the launcher; the launch happens after the return.
 
-    `annotations` replace those of the document; None keeps them. The annotations of the last feedback again, if they
-    have not been changed since, or a known idempotency key, return the existing job; feedback that was set aside or
-    withdrawn, or whose job failed, becomes a new one. What the job teaches is stored with it.
+    See `add_feedback`. Raises InvalidInputError for annotations that do not fit the text and where there is nothing to
+    learn, ConflictError for an idempotency key that came with other feedback.
+    """
+    job = add_feedback(session, document, annotations, triggered_by, note, idempotency_key)
+    session.commit()
+    launcher.wake()
+    return job
 
-    Raises InvalidInputError for annotations that do not fit the text and where there is nothing to learn, ConflictError
-    for an idempotency key that came with other feedback.
+
+def add_feedback(
+    session: Session,
+    document: Document,
+    annotations: Sequence[AnnotationBase] | None,
+    triggered_by: str,
+    note: str | None = None,
+    idempotency_key: str | None = None,
+    looked_for: Collection[str] | None = None,
+) -> Job:
+    """Add feedback on a document as a job; the caller commits. Raises as `trigger_model_feedback` does.
+
+    `annotations` replace those of the document; None keeps them. The reviewer looked for the types `looked_for`, None
+    for all. The annotations of the last feedback again, if they have not been changed since, or a known idempotency
+    key, return the existing job; feedback that was set aside or withdrawn, or whose job failed, becomes a new one. What
+    the job teaches is stored with it.
     """
     if idempotency_key and (known := find_job_by_key(session, idempotency_key)):
         return _check_same_feedback(session, known, document, annotations)
@@ -62,13 +80,11 @@ def trigger_model_feedback(
     annotations_sha256 = hash_annotations(annotations)
     job = find_last_feedback(session, document.id)
     is_repeated = job is not None and job.annotations_sha256 == annotations_sha256 == stored_sha256
-    if job is None or not is_repeated or _may_be_repeated(session, job, document.id):
+    if job is None or not is_repeated or _may_be_repeated(session, job, document.id, looked_for):
         job = add_job(session, JobType.FEEDBACK, [document.id], triggered_by, note)
         job.annotations_sha256, job.idempotency_key = annotations_sha256, idempotency_key
         session.add(job)
-        store_lessons(session, [job.id])
-    session.commit()
-    launcher.wake()
+        store_review(session, job.id, looked_for)
     return job
 
 
@@ -151,11 +167,17 @@ def _check_unchanged(session: Session, refused: Job, again: Job) -> None:
             )
 
 
-def _may_be_repeated(session: Session, job: Job, document_id: str) -> bool:
-    """Tell whether the same feedback again becomes a new job: no version has learned it, or none is to."""
-    lesson = session.get_one(JobDocument, (job.id, document_id))
-    failed = job.outcome is not None and job.outcome.decision.may_be_repeated
-    return failed or lesson.withdrawn_by is not None
+def _may_be_repeated(session: Session, job: Job, document_id: str, looked_for: Collection[str] | None) -> bool:
+    """Tell whether the same annotations again become a new job.
+
+    They do if no version has learned them, if none is to, or if their reviewer looked for further types.
+    """
+    row = session.get_one(JobDocument, (job.id, document_id))
+    if row.withdrawn_by or (job.outcome and job.outcome.decision.may_be_repeated):
+        return True
+    if row.lesson is None:
+        return False
+    return row.lesson.is_partial if looked_for is None else not set(looked_for) <= set(row.lesson.reviewed_types)
 
 
 def _check_same_feedback(

@@ -15,6 +15,7 @@ from registry.audit import delete_old_values
 from registry.documents import check_documents_exist
 from registry.errors import ConflictError, InvalidInputError
 from registry.jobs import MADE, UNANSWERED, UNLEARNINGS, add_job
+from registry.lessons import RETRACTED
 from registry.tables import DeletedDocument, Document, Job, JobDocument, JobType
 
 _UNLEARNINGS = col(Job.type) == JobType.UNLEARNING
@@ -171,7 +172,9 @@ def check_may_be_promoted(session: Session, version: int) -> None:
 
 def _find_lessons(session: Session, withdrawal: Withdrawal) -> Iterator[tuple[str, str]]:
     """Find the lessons to withdraw: the ids of their jobs and documents."""
-    query = select(JobDocument, Job.triggered_by).join(Job).where(col(JobDocument.withdrawn_by).is_(None))
+    withdrawn_by = col(JobDocument.withdrawn_by)
+    may_be_learned = or_(withdrawn_by.is_(None), withdrawn_by == RETRACTED)
+    query = select(JobDocument, Job.triggered_by).join(Job).where(may_be_learned)
     if withdrawal.document_ids:
         query = query.where(col(JobDocument.document_id).in_(withdrawal.document_ids))
     if withdrawal.since:

@@ -1,8 +1,8 @@
 """Label Studio's JSON export, read as annotations."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
 from registry.annotations import check_length
 from registry.errors import InvalidInputError
@@ -25,8 +25,15 @@ class LabelStudioValue(BaseModel):
 class LabelStudioResult(BaseModel):
     """One result of an annotator; only results of type `labels` are spans of text."""
 
-    type: str
-    value: LabelStudioValue
+    type: str = ""
+    to_name: str = ""
+    value: LabelStudioValue = Field(default_factory=LabelStudioValue)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_others(cls, result: Any) -> Any:
+        """Keep nothing of a relation, a choice, or the like, whose values have other forms."""
+        return result if not isinstance(result, dict) or result.get("type") == "labels" else {}
 
 
 class LabelStudioUser(BaseModel):

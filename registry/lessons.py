@@ -15,17 +15,58 @@ from registry.tables import AuditEntry, Document, Job, JobDocument, Lesson
 
 _AT_ONCE = 10_000  # SQLite takes 32,766 values in a query
 _COUNTS = col(JobDocument.withdrawn_by).is_(None)
+RETRACTED = "retracted"  # in `withdrawn_by`
 
 
 def store_lessons(session: Session, job_ids: Sequence[str]) -> None:
-    """Store what the jobs teach, as their documents are annotated now; what is stored already stays."""
-    query = select(JobDocument).where(col(JobDocument.job_id).in_(job_ids), col(JobDocument.lesson).is_(None))
-    rows = session.exec(query).all()
-    latest = get_latest_annotations(session, list({row.document_id for row in rows}))
-    for row in rows:
-        row.lesson = latest[row.document_id]
-        session.add(row)
+    """Store what the jobs teach, as their documents are annotated now; what is stored already stays.
+
+    A document whose last lesson is partial counts as reviewed for the types of that lesson alone.
+    """
+    rows = _list_unstored(session, job_ids)
+    last = find_last_lessons(session, [row.document_id for row in rows]) if rows else {}
+    partial = {document_id: lesson.reviewed_types for document_id, lesson in last.items() if lesson.is_partial}
+    _store(session, rows, partial)
+
+
+def store_review(session: Session, job_id: str, looked_for: Collection[str] | None) -> None:
+    """Store what a job teaches whose reviewer looked for some types, None for all, in its documents.
+
+    With some types, a document also stays reviewed for those of its last lesson.
+    """
+    rows = _list_unstored(session, [job_id])
+    reviewed = dict[str, Collection[str]]()
+    if looked_for is not None:
+        last = find_last_lessons(session, [row.document_id for row in rows])
+        earlier = {document_id: lesson.reviewed_types for document_id, lesson in last.items()}
+        reviewed = {row.document_id: {*looked_for, *earlier.get(row.document_id, ())} for row in rows}
+    _store(session, rows, reviewed)
+
+
+def find_last_lessons(session: Session, document_ids: Sequence[str]) -> dict[str, Lesson]:
+    """Return the last lesson that counts on each document, learned or not."""
+    recency = func.row_number().over(partition_by=JobDocument.document_id, order_by=col(Job.number).desc())
+    query = select(JobDocument.document_id, JobDocument.job_id, recency.label("recency")).join(Job)
+    query = query.where(col(JobDocument.document_id).in_(document_ids), col(JobDocument.lesson).is_not(None), _COUNTS)
+    ranked = query.subquery()
+    last = dict(session.exec(select(ranked.c.document_id, ranked.c.job_id).where(ranked.c.recency == 1)).all())
+    return find_lessons(session, last)
+
+
+def retract_lessons(session: Session, document_id: str, types: Collection[str]) -> set[str]:
+    """Have no lesson on a document count that was reviewed for one of these types, and return what types remain.
+
+    These are the other types for which the document was reviewed. No version is requested that never learned what is
+    retracted: no run learns it again or measures by it, and the next consolidation leaves it out.
+    """
+    last = find_last_lessons(session, [document_id]).get(document_id)
+    counting = select(JobDocument).where(JobDocument.document_id == document_id, _COUNTS)
+    for row in session.exec(counting):
+        if row.lesson and not set(types).isdisjoint(row.lesson.reviewed_types):
+            row.withdrawn_by = RETRACTED
+            session.add(row)
     session.flush()
+    return set(last.reviewed_types) - set(types) if last else set()
 
 
 def take_lessons(session: Session, job_ids: Sequence[str], flow_run_id: str) -> None:
@@ -129,3 +170,18 @@ def load_lessons(session: Session, lessons: Mapping[str, str]) -> list[Annotatio
         for document_id, lesson in found.items()
         if document_id in texts
     ]
+
+
+def _list_unstored(session: Session, job_ids: Sequence[str]) -> Sequence[JobDocument]:
+    query = select(JobDocument).where(col(JobDocument.job_id).in_(job_ids), col(JobDocument.lesson).is_(None))
+    return session.exec(query).all()
+
+
+def _store(session: Session, rows: Sequence[JobDocument], reviewed: Mapping[str, Collection[str]]) -> None:
+    """Store lessons on the documents of these rows, about the `reviewed` types of each, or all."""
+    latest = get_latest_annotations(session, list({row.document_id for row in rows}))
+    for row in rows:
+        lesson, types = latest[row.document_id], reviewed.get(row.document_id)
+        row.lesson = lesson if types is None else lesson.restrict(types)
+        session.add(row)
+    session.flush()

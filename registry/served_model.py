@@ -60,6 +60,18 @@ class ServedModel:
             raise type(self._error)(str(self._error))  # a new one: each raise adds its frames to an exception
         return self._loaded
 
+    def find_version(self) -> str | None:
+        """Return the version that `get` would return, without loading it; raises UnavailableError as `get` does."""
+        if self._error and self._loaded:
+            return self._loaded.version
+        try:
+            return self._registry.find_champion()
+        except UnavailableError as error:
+            if self._loaded is None:
+                raise
+            self._pause(error)
+            return self._loaded.version
+
     @property
     def loaded(self) -> LoadedModel | None:
         """The model that was loaded last; None if there was no champion."""

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     webhook_private_addresses: bool = Field(
         False, description="Whether webhooks may be sent to private addresses, such as those of this machine"
     )
+    label_studio_url: str | None = Field(
+        None, description="Label Studio's address, from which `Start training` there has its annotations read"
+    )
+    label_studio_token: SecretStr | None = Field(None, description="A token of a user who may read its projects")
     pdf_seconds: float = Field(15, description="Time limit for reading a PDF")
     pdf_memory_bytes: int = Field(2_000_000_000, description="Address space limit of the process that reads a PDF")
 

@@ -1,12 +1,26 @@
 """The tables of the database."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import JSON, Column, ColumnElement, DateTime, Index, Integer, String, Text, TypeDecorator, func, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ColumnElement,
+    DateTime,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    func,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.sql.operators import OperatorType
@@ -231,10 +245,19 @@ class LessonAnnotation(BaseModel):
 
 
 class Lesson(BaseModel):
-    """What a job teaches of a document: its approved annotations, and the types that its reviewer looked for."""
+    """What a job teaches of a document: its approved annotations, and the types that its reviewer looked for.
+
+    It is partial if the reviewer looked for some types alone, as in a Label Studio project, not for all there were.
+    """
 
     annotations: list[LessonAnnotation]
     reviewed_types: list[str]
+    is_partial: bool = False
+
+    def restrict(self, types: Collection[str]) -> "Lesson":
+        """Return the partial lesson about these types."""
+        annotations = [each for each in self.annotations if each.type in types]
+        return Lesson(annotations=annotations, reviewed_types=sorted(types), is_partial=True)
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -255,8 +278,23 @@ class JobDocument(SQLModel, table=True):
         default=None, sa_type=Text, description="Why the document was set aside while others of its job were learned"
     )
     withdrawn_by: str | None = Field(
-        default=None, description="The job of the type `unlearning` since which the lesson counts no more"
+        default=None,
+        description="The job of the type `unlearning` since which the lesson counts no more; `retracted` if it counts "
+        "no more, but no version without it was requested",
     )
+
+
+class LabelStudioAnnotation(SQLModel, table=True):
+    """An annotation in Label Studio, and what it taught: of one that is deleted there, we are told the id alone."""
+
+    project: str = Field(primary_key=True, description="Id and time of creation of the project, as Label Studio joins")
+    annotation_id: int = Field(primary_key=True, sa_type=BigInteger)
+    task_id: int = Field(sa_type=BigInteger)
+    document_id: str = _foreign_key("document.id")
+    updated_at: datetime = Field(sa_type=UtcDateTime, description="In Label Studio")
+    types: list[str] = Field(sa_type=JSON, description="What its reviewer looked for: the project's labels")
+    job_id: str | None = Field(default=None, description="The job that taught it; null if it counts no more")
+    is_deleted: bool = Field(default=False, description="Its id never returns: what still comes in of it is late")
 
 
 class ApiKey(SQLModel, table=True):

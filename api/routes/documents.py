@@ -7,19 +7,14 @@ from fastapi.responses import PlainTextResponse
 
 from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, ReadingDep, ServicesDep, SessionDep
-from api.documents import add_document
+from api.documents import add_document, extract
 from api.errors import document_errors
 from api.locations import build_locator
 from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
 from api.services import Services
 from embeddinggemma_feasibility.annotation_data import Entity
 from feedback import unlearning
-from registry.documents import (
-    build_missing_error,
-    get_document,
-    is_stored,
-    list_documents,
-)
+from registry.documents import get_document, list_documents
 from registry.errors import TooLargeError
 from registry.jobs import DocumentState, select_documents_in
 from registry.keys import Scope
@@ -122,12 +117,7 @@ def extract_entities(document_id: Text, session: SessionDep, services: ServicesD
     model = services.served.get()
     if model is None:
         return EntitiesResponse(document_id=document_id, model_version=None, entities=[])
-    services.encoding.encode(document.text, model.tagger)
-    entities = model.tagger.extract(document.text, services.cache)
-    if not is_stored(session, document_id):  # it was deleted meanwhile
-        services.encoding.forget(document.text)
-        raise build_missing_error(session, document_id)
-    found = _add_locations(document, entities, services)
+    found = _add_locations(document, extract(session, services, document, model), services)
     return EntitiesResponse(document_id=document_id, model_version=model.version, warning=model.warning, entities=found)
 
 

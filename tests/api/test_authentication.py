@@ -12,7 +12,20 @@ from sqlalchemy import event
 from starlette.types import ASGIApp, Message
 
 from api.authentication import GuardedRoute
-from api.routes import annotations, audit, documents, feedback, jobs, key, models, pages, system_status, webhooks
+from api.routes import (
+    annotations,
+    audit,
+    documents,
+    exchange,
+    feedback,
+    jobs,
+    key,
+    label_studio,
+    models,
+    pages,
+    system_status,
+    webhooks,
+)
 from registry.database import build_engine, migrate_database, open_session
 from registry.keys import Scope, add_key, revoke_key
 from registry.settings import Settings
@@ -22,6 +35,20 @@ from tests.api.test_limits import TEXT, mark, upload
 PART = 1_000_000
 MARKED = mark("Acme Ltd")
 WRONG = {"type": "party", "value": "Acme", "start": 14, "end": 18}
+_ROUTES = (
+    annotations,
+    audit,
+    documents,
+    exchange,
+    feedback,
+    jobs,
+    key,
+    label_studio,
+    models,
+    pages,
+    system_status,
+    webhooks,
+)
 FORM = b"multipart/form-data; boundary=x"
 
 
@@ -125,7 +152,7 @@ def test_body_that_is_too_large_is_refused_with_the_limit(start: Start) -> None:
 
 
 def test_every_route_that_needs_a_key_is_guarded() -> None:
-    for module in (annotations, audit, documents, feedback, jobs, key, models, pages, system_status, webhooks):
+    for module in _ROUTES:
         assert all(isinstance(route, GuardedRoute) for route in module.router.routes)
 
 

@@ -53,3 +53,11 @@ def test_annotation_alone_needs_no_time() -> None:
 def test_several_annotations_without_times_of_their_own_are_refused(times: tuple[str | None, ...]) -> None:
     with pytest.raises(InvalidInputError, match="give each its own `updated_at`"):
         get_latest_annotation([read_task(*times)])
+
+
+def test_results_of_other_forms_are_left_out() -> None:
+    others = [
+        {"type": "relation", "from_id": "a", "to_id": "b"},
+        {"type": "hypertextlabels", "value": {"start": "/p[1]/text()[1]", "end": "/p[2]", "labels": ["x"]}},
+    ]
+    assert [each.type for each in read_labels(read_annotation(*others, mark(2, 6, "party")), TEXT, "ana")] == ["party"]

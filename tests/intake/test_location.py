@@ -63,7 +63,9 @@ def test_words_of_a_contract_are_those_of_its_text() -> None:
     assert read.pages is not None
     _, height, start, end = read.pages[0].tolist()
     words = list_words(read.text, read.boxes, int(start), int(end))
-    assert [[word.start, word.end] for word in words] == (split_words(read.text[int(start) : int(end)]) + start).tolist()
+    assert [[word.start, word.end] for word in words] == (
+        split_words(read.text[int(start) : int(end)]) + start
+    ).tolist()
     tops = [word.box[1] for word in words]
     assert 0 < min(tops) < max(tops) < height
 
