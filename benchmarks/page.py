@@ -4,21 +4,20 @@ python -m benchmarks.page [--contracts 30] [--pages 300]
 """
 
 import argparse
-import io
 import shutil
 import tempfile
 import time
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
-from reportlab.pdfgen.canvas import Canvas
 
 from benchmarks.results_file import print_seconds, summarise, write_results
 from cli.installation import ANY_PORTS, Stack, run_stack
-from demo.client import ReviewerClient
+from client.reviewer_client import ReviewerClient
+from demo.client import ContractReviewer
 from demo.contract_generator import generate_contract
+from tests.page.long_pdf import build_long_pdf
 
-_LINE = "Clause {number}: the parties agree on what is written on this page, and on nothing that is written elsewhere."
 _SCREENS_A_SECOND = 2
 # Scrolls by a part of the screen with each frame, and returns how long each frame took in seconds.
 _SCROLL = """async ([surface, seconds, speed]) => {
@@ -44,11 +43,11 @@ def main() -> None:
         run_stack(Path(folder), ANY_PORTS) as stack,
         sync_playwright() as driver,
     ):
-        client = ReviewerClient(stack.api_url, stack.api_key)
+        client = ContractReviewer(stack.api_url, stack.api_key)
         contracts = [generate_contract(seed) for seed in range(arguments.contracts)]
         documents = [client.upload(each.filename, each.pdf, each.text, each.spans) for each in contracts]
         client.wait_for_job(client.feed_back(documents[0]))
-        long_id = client.upload("long.pdf", build_long_pdf(arguments.pages), "", []).id
+        long_id = ReviewerClient(stack.api_url, stack.api_key).upload("long.pdf", build_long_pdf(arguments.pages)).id
         browser = driver.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         )
@@ -98,17 +97,6 @@ def scroll(page: Page) -> list[float]:
     surface.evaluate("element => element.scrollTo(0, 0)")
     frames: list[float] = page.evaluate(_SCROLL, [surface, 15, _SCREENS_A_SECOND])
     return frames
-
-
-def build_long_pdf(pages: int) -> bytes:
-    file = io.BytesIO()
-    canvas = Canvas(file)
-    for page in range(pages):
-        for line in range(28):
-            canvas.drawString(50, 790 - 26 * line, _LINE.format(number=f"{page + 1}.{line + 1}"))
-        canvas.showPage()
-    canvas.save()
-    return file.getvalue()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from registry.settings import Settings
 from tests.faults import BreakableInstallation
 from tests.postgresql import PostgreSQL, create_database, find_programs, run_postgresql
 
-SHARED_INSTALLATIONS = ("stack", "elsewhere")
+SHARED_INSTALLATIONS = ("stack", "elsewhere", "reviewing")
 ELSEWHERE = "127.0.0.2"  # not LOOPBACK, yet no other machine reaches it
 
 

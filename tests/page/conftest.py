@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from cli.installation import ANY_PORTS, Stack, run_stack
-from demo.client import ReviewerClient
+from demo.client import ContractReviewer
 from registry.database import open_session
 from registry.keys import Scope, add_key
 from registry.settings import Settings
@@ -45,8 +45,8 @@ def api(reviewing: Stack) -> httpx.Client:
 
 
 @pytest.fixture(scope="session")
-def reviewer(reviewing: Stack) -> ReviewerClient:
-    return ReviewerClient(reviewing.api_url, reviewing.api_key)
+def reviewer(reviewing: Stack) -> ContractReviewer:
+    return ContractReviewer(reviewing.api_url, reviewing.api_key)
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from demo.client import ReviewedDocument, ReviewerClient
+from demo.client import ContractReviewer, ReviewedDocument
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import Span
+from registry.keys import Scope
 from tests.page.conftest import SignIn
 
 pytestmark = pytest.mark.slow
@@ -17,7 +18,7 @@ SECONDS = 1000  # milliseconds, in which Playwright counts
 LEARNING = 120 * SECONDS
 
 
-def upload(reviewer: ReviewerClient, seed: int) -> ReviewedDocument:
+def upload(reviewer: ContractReviewer, seed: int) -> ReviewedDocument:
     contract = generate_contract(seed)
     return reviewer.upload(contract.filename, contract.pdf, contract.text, contract.spans)
 
@@ -64,7 +65,7 @@ def read_stored(api: httpx.Client, document_id: str) -> set[tuple[str, str, str]
 
 
 def test_reviewer_teaches_a_pdf_and_the_next_one_is_read(
-    sign_in: SignIn, api: httpx.Client, reviewer: ReviewerClient, tmp_path: Path
+    sign_in: SignIn, api: httpx.Client, reviewer: ContractReviewer, tmp_path: Path
 ) -> None:
     page = sign_in()
     assert "#" not in page.url
@@ -105,7 +106,7 @@ def test_reviewer_teaches_a_pdf_and_the_next_one_is_read(
 
 
 def test_reviewer_changes_type_and_extent_by_keyboard_and_undoes_it(
-    sign_in: SignIn, api: httpx.Client, reviewer: ReviewerClient
+    sign_in: SignIn, api: httpx.Client, reviewer: ContractReviewer
 ) -> None:
     document = upload(reviewer, 12)
     span = next(each for each in document.spans if each.type == "party")
@@ -168,7 +169,9 @@ def test_portuguese_reviewer_marks_a_text_by_keyboard_alone(sign_in: SignIn, api
     expect(page.locator("li.current")).to_contain_text("aceito")
 
 
-def test_two_reviewers_at_once_overwrite_nothing(sign_in: SignIn, api: httpx.Client, reviewer: ReviewerClient) -> None:
+def test_two_reviewers_at_once_overwrite_nothing(
+    sign_in: SignIn, api: httpx.Client, reviewer: ContractReviewer
+) -> None:
     document = upload(reviewer, 13)
     ana, bruno = sign_in("Ana"), sign_in("Bruno")
     open_contract(ana, document)
@@ -192,7 +195,7 @@ def test_two_reviewers_at_once_overwrite_nothing(sign_in: SignIn, api: httpx.Cli
 
 
 def test_rollback_sets_a_contract_aside_and_it_can_be_taught_again(
-    sign_in: SignIn, api: httpx.Client, reviewer: ReviewerClient
+    sign_in: SignIn, api: httpx.Client, reviewer: ContractReviewer
 ) -> None:
     document = upload(reviewer, 14)
     before = reviewer.extract(document.id)[0]
@@ -215,10 +218,8 @@ def test_rollback_sets_a_contract_aside_and_it_can_be_taught_again(
 
 
 def test_key_that_may_only_read_shows_no_buttons_that_change_anything(
-    sign_in: SignIn, reviewer: ReviewerClient
+    sign_in: SignIn, reviewer: ContractReviewer
 ) -> None:
-    from registry.keys import Scope
-
     document = upload(reviewer, 10)
     page = sign_in("Rui", scopes=(Scope.READ,))
     expect(page.locator("input[type=file]")).to_have_count(0)

@@ -4,15 +4,18 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from demo.client import ReviewerClient
+from cli.installation import Stack
+from client.reviewer_client import ReviewerClient
+from demo.client import ContractReviewer
 from demo.contract_generator import generate_contract
 from tests.page.conftest import SignIn
+from tests.page.long_pdf import build_long_pdf
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def document_id(reviewer: ReviewerClient) -> str:
+def document_id(reviewer: ContractReviewer) -> str:
     """A contract that was taught."""
     contract = generate_contract(10)
     document = reviewer.upload(contract.filename, contract.pdf, contract.text, contract.spans)
@@ -50,10 +53,8 @@ def test_axe_finds_nothing_serious_in_any_view(sign_in: SignIn, document_id: str
     check_accessible(page)
 
 
-def test_far_pages_of_a_long_contract_are_fetched_when_they_come_near(
-    sign_in: SignIn, reviewer: ReviewerClient
-) -> None:
-    long = reviewer.upload("long.pdf", build_long_pdf(120), "", [])
+def test_far_pages_of_a_long_contract_are_fetched_when_they_come_near(sign_in: SignIn, reviewing: Stack) -> None:
+    long = ReviewerClient(reviewing.api_url, reviewing.api_key).upload("long.pdf", build_long_pdf(120))
     page, asked = sign_in(), list[str]()
     page.on("request", lambda request: asked.append(request.url) if "/image" in request.url else None)
     page.evaluate(f"location.hash = '#/documents/{long.id}'")
@@ -63,20 +64,3 @@ def test_far_pages_of_a_long_contract_are_fetched_when_they_come_near(
     page.locator(".page[data-number='90'].loaded").wait_for()
     assert len(asked) < 20
     expect(page.locator(".page[data-number='1'].loaded")).to_have_count(0)
-
-
-def build_long_pdf(pages: int) -> bytes:
-    import io
-
-    from reportlab.pdfgen.canvas import Canvas
-
-    file = io.BytesIO()
-    canvas = Canvas(file)
-    for number in range(1, pages + 1):
-        for line in range(50):
-            canvas.drawString(
-                60, 780 - 14 * line, f"Page {number}, clause {line}: the parties agree on what is written here."
-            )
-        canvas.showPage()
-    canvas.save()
-    return file.getvalue()
