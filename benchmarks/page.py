@@ -11,12 +11,12 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from benchmarks.long_pdf import build_long_pdf
 from benchmarks.results_file import print_seconds, summarise, write_results
 from cli.installation import ANY_PORTS, Stack, run_stack
 from client.reviewer_client import ReviewerClient
 from demo.client import ContractReviewer
 from demo.contract_generator import generate_contract
-from tests.page.long_pdf import build_long_pdf
 
 _SCREENS_A_SECOND = 2
 # Scrolls by a part of the screen with each frame, and returns how long each frame took in seconds.

@@ -4,12 +4,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from benchmarks.long_pdf import build_long_pdf
 from cli.installation import Stack
 from client.reviewer_client import ReviewerClient
 from demo.client import ContractReviewer
 from demo.contract_generator import generate_contract
 from tests.page.conftest import SignIn
-from tests.page.long_pdf import build_long_pdf
 
 pytestmark = pytest.mark.slow
 
