@@ -172,8 +172,6 @@ def test_portuguese_reviewer_marks_a_text_by_keyboard_alone(sign_in: SignIn, api
 def test_two_reviewers_at_once_overwrite_nothing(
     sign_in: SignIn, api: httpx.Client, reviewer: ContractReviewer
 ) -> None:
-    sign_in: SignIn, api: httpx.Client, reviewer: ContractReviewer
-) -> None:
     document = upload(reviewer, 13)
     ana, bruno = sign_in("Ana"), sign_in("Bruno")
     open_contract(ana, document)
