@@ -29,7 +29,8 @@ export class PageSurface {
         onkeydown: (event) => this.selection.handleKey(event, this.#findVisible().start),
         onpointerdown: (event) => this.#press(event),
         onpointermove: (event) => this.#drag(event),
-        onpointerup: (event) => this.#release(event),
+        onpointerup: () => this.#release(),
+        ondblclick: (event) => this.#selectWord(event),
       },
       this.pages.map((page) => page.element),
     );
@@ -88,6 +89,7 @@ export class PageSurface {
     const width = Math.min(2000, Math.ceil((page.element.clientWidth * devicePixelRatio) / 200) * 200);
     const words = request(`${path}/words`, page.request).then((answer) => {
       page.words = answer.words;
+      page.element.classList.add("selectable");
       this.#draw(page);
     });
     const image = requestBlob(`${path}/image?width=${width}`, page.request.signal).then((blob) => {
@@ -169,6 +171,12 @@ export class PageSurface {
     if (pressed?.isDragging) this.selection.mark();
     else if (pressed?.key) this.onpick(pressed.key);
     else if (pressed) this.selection.clear();
+  }
+
+  #selectWord(event) {
+    const word = this.#findWord(event);
+    if (word) this.selection.select(word.start, word.end);
+    this.selection.mark();
   }
 
   #findVisible() {
