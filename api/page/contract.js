@@ -9,7 +9,7 @@ import { t } from "./language.js";
 import { Text } from "./offsets.js";
 import { PageSurface } from "./page_surface.js";
 import { Review } from "./review.js";
-import { guarded } from "./problems.js";
+import { guarded, quote } from "./problems.js";
 import { showShortcuts } from "./shortcuts.js";
 import { openNext, submit } from "./submission.js";
 import { TeachPanel } from "./teach_panel.js";
@@ -44,12 +44,12 @@ class ContractView {
     this.colours = new Colours(types);
     this.review = new Review(description.id, text, askWhoseToKeep);
     this.review.addEventListener("change", () => this.#draw());
-    this.teaching = new TeachPanel(guarded(() => this.#suggest()));
+    this.teaching = new TeachPanel(description.id, guarded(() => this.#suggest()));
     this.surfacePlace = h("div", { class: "place" });
     this.chooserPlace = h("div", { class: "choosing" });
     this.list = h("div", { class: "entities" });
     this.bar = h("div", { class: "bar" });
-    this.hint = h("p", { class: "hint", hidden: true });
+    this.hint = h("div", { class: "hint", hidden: true });
     this.element = h(
       "div",
       { class: "contract" },
@@ -124,21 +124,21 @@ class ContractView {
     if (range) announce(t("selected", { value: this.text.slice(...range) }));
   }
 
-  /** Ask for suggestions, until a long document is read in the background. */
+  /** Ask for suggestions, and again while there is no answer: a long document is read in the background. */
   async #suggest() {
     try {
-      const answer = await this.review.suggest();
-      this.#showHint(answer.model_version ? answer.warning && [answer.warning, "en"] : [t("noModelYet")]);
+      const { model_version: version, warning } = await this.review.suggest();
+      this.#showHint(version ? warning && quote(warning) : t("noModelYet"));
     } catch (error) {
       if (error.status !== 503 || this.isClosed) throw error;
-      this.#showHint([t("readLater")]);
+      this.#showHint(quote(error.message));
       setTimeout(guarded(() => this.isClosed || this.#suggest()), 3000);
     }
   }
 
   #showHint(hint) {
     this.hint.hidden = !hint;
-    if (hint) this.hint.replaceChildren(h("span", { lang: hint[1] }, hint[0]));
+    this.hint.replaceChildren(hint || "");
   }
 
   /** Go on following feedback on this document that was sent before a reload. */

@@ -98,10 +98,6 @@ export const MESSAGES = {
     en: "There is no model yet: select words in the contract and mark them. The first contract that you teach makes one.",
     pt: "Ainda não há modelo: selecione palavras no contrato e marque-as. O primeiro contrato que você ensinar cria um.",
   },
-  readLater: {
-    en: "The model has not read this contract yet; its suggestions come by themselves.",
-    pt: "O modelo ainda não leu este contrato; as sugestões aparecem sozinhas.",
-  },
   by: { en: "by {reviewer}", pt: "por {reviewer}" },
   readOnly: {
     en: "Your key may read only: you cannot change anything here.",

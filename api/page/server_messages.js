@@ -14,6 +14,8 @@ const PORTUGUESE = [
   [/The PDF has no text layer, only images: run OCR on it and upload the result/, "O PDF só tem imagens, sem texto: passe um OCR e envie o resultado"],
   [/The PDF was not read within ([\d.]+) s: export it again/, "O PDF não foi lido em $1 s: exporte-o de novo"],
   [/The PDF cannot be read within the memory limit: export it again from its source/, "O PDF exige memória demais: exporte-o de novo a partir do original"],
+  [/This document of ([\d,]+) characters is being read in the background: try again in a minute/, "Este documento de $1 caracteres está sendo lido em segundo plano; as sugestões aparecem sozinhas"],
+  [/(MLflow|Prefect|The document store|The database) does not answer; try again when GET \/system-status shows it alive/, "Uma parte da instalação não responde ($1); tente de novo mais tarde"],
   // why a document is set aside
   [/\bit marks as (.+?) what (\d+) learned documents? calls? (.+?)(?=[;.])/gi, "marca como $1 o que $2 documentos aprendidos chamam de $3"],
   [/\bit gives another extent to what (\d+) learned documents? calls? (.+?)(?=[;.])/gi, "dá outra extensão ao que $1 documentos aprendidos chamam de $2"],

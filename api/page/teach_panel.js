@@ -8,7 +8,8 @@ import { describe, guarded, quote } from "./problems.js";
 const COMPARING = 65; // percent, from which the flow compares the versions
 
 export class TeachPanel {
-  constructor(onanswered) {
+  constructor(documentId, onanswered) {
+    this.documentId = documentId;
     this.onanswered = onanswered;
     this.element = h("section", { class: "teaching", "aria-label": t("teachTitle"), hidden: true });
   }
@@ -33,57 +34,59 @@ export class TeachPanel {
 
   show(job, sent) {
     this.element.hidden = false;
-    this.element.replaceChildren(...(job.outcome ? this.#buildAnswer(job, sent) : this.#buildProgress(job)));
+    this.element.replaceChildren(...(job.outcome ? this.#buildAnswer(job, sent) : buildProgress(job)));
     announce(this.element.querySelector("h3").textContent);
-  }
-
-  #buildProgress(job) {
-    const isRunning = job.status === "running";
-    const phase = !isRunning ? "waiting" : job.progress < COMPARING ? "training" : "comparing";
-    const steps = ["waiting", "training", "comparing"].map((each) =>
-      h("li", { "aria-current": each === phase ? "step" : undefined }, t(`phase_${each}`)),
-    );
-    const isRetried = job.message && !isRunning && job.message.includes("failed");
-    return [
-      h("h3", {}, t(`phase_${phase}`)),
-      h("ol", { class: "phases" }, steps),
-      h("progress", { max: 100, value: job.progress, "aria-label": t("progress") }),
-      isRetried && quote(job.message),
-    ].filter(Boolean);
   }
 
   #buildAnswer(job, sent) {
     const { outcome } = job;
+    const isLearned = outcome.decision === "promoted" && !(this.documentId in job.set_aside);
+    const reason = job.set_aside[this.documentId] ?? outcome.reason;
     const seconds = sent !== undefined && (performance.now() - sent) / 1000;
     const links = [outsideLink(job.links.prefect_run, t("prefectRun")), outsideLink(job.links.mlflow_run, t("mlflowRun"))];
     return [
-      h("h3", { class: isLearned(job) ? "live" : "aside" }, describeDecision(job, seconds)),
+      h("h3", { class: isLearned ? "live" : "aside" }, isLearned ? describeVersion(outcome, seconds) : describeRefusal(outcome)),
       job.insisted_by && h("p", {}, t("insistedBy", { reviewer: job.insisted_by })),
-      outcome.effect && this.#buildEffect(outcome.effect),
-      !isLearned(job) && this.#buildAdvice(job),
-      h("details", {}, h("summary", {}, t("serverSays")), quote(findReason(job)), h("p", { class: "links" }, links)),
+      outcome.effect && buildEffect(outcome.effect),
+      ...(isLearned ? [] : this.#buildAdvice(job, reason)),
+      h("details", {}, h("summary", {}, t("serverSays")), quote(reason), h("p", { class: "links" }, links)),
     ].filter(Boolean);
   }
 
-  #buildEffect(effect) {
-    const corrected = effect.corrections ? t("correctionsRead", { count: effect.corrections, reproduced: effect.reproduced }) : t("noCorrection");
-    const ids = [...new Set(effect.changes.map((change) => change.document_id))];
-    const changed = ids.map((id) => buildChanged(id, effect.changes.filter((change) => change.document_id === id)));
-    return h("div", {}, h("p", {}, corrected), changed.length > 0 && [h("h4", {}, t("changedOthers")), h("ul", {}, changed)]);
-  }
-
-  #buildAdvice(job) {
-    const isContradicted = Object.keys(job.set_aside).length > 0 || job.outcome.decision === "not_promoted";
+  #buildAdvice(job, reason) {
+    const isContradicted = this.documentId in job.set_aside || job.outcome.decision === "not_promoted";
     const teachAgain = async () => {
       const again = await request(`jobs/${job.job_id}/teach`, { method: "POST" });
       this.follow(again.job_id, performance.now());
     };
     return [
-      quote(findReason(job), "why"),
+      quote(reason, "why"),
       isContradicted && h("p", {}, t("whatToDo")),
       button(t(isContradicted ? "insist" : "again"), guarded(teachAgain)),
     ];
   }
+}
+
+function buildProgress(job) {
+  const isRunning = job.status === "running";
+  const phase = !isRunning ? "waiting" : job.progress < COMPARING ? "training" : "comparing";
+  const steps = ["waiting", "training", "comparing"].map((each) =>
+    h("li", { "aria-current": each === phase ? "step" : undefined }, t(`phase_${each}`)),
+  );
+  const isRetried = job.message && !isRunning && job.message.includes("failed");
+  return [
+    h("h3", {}, t(`phase_${phase}`)),
+    h("ol", { class: "phases" }, steps),
+    h("progress", { max: 100, value: job.progress, "aria-label": t("progress") }),
+    isRetried && quote(job.message),
+  ].filter(Boolean);
+}
+
+function buildEffect(effect) {
+  const corrected = effect.corrections ? t("correctionsRead", { count: effect.corrections, reproduced: effect.reproduced }) : t("noCorrection");
+  const ids = [...new Set(effect.changes.map((change) => change.document_id))];
+  const changed = ids.map((id) => buildChanged(id, effect.changes.filter((change) => change.document_id === id)));
+  return h("div", {}, h("p", {}, corrected), changed.length > 0 && [h("h4", {}, t("changedOthers")), h("ul", {}, changed)]);
 }
 
 /** Return a line of a list: a document, by its name as soon as that is known, and what changed in it. */
@@ -96,21 +99,12 @@ function buildChanged(documentId, changes) {
   return h("li", {}, link, h("span", { class: "about" }, ` ${changes.map((change) => t("change", change)).join("; ")}`));
 }
 
-function isLearned(job) {
-  return job.outcome.decision === "promoted" && Object.keys(job.set_aside).length === 0;
+function describeVersion({ challenger }, seconds) {
+  const { version } = challenger;
+  return seconds ? t("liveAfter", { version, seconds: formatNumber(seconds) }) : t("live", { version });
 }
 
-function findReason(job) {
-  return Object.values(job.set_aside)[0] ?? job.outcome.reason;
-}
-
-function describeDecision(job, seconds) {
-  const { decision, challenger } = job.outcome;
-  if (isLearned(job)) {
-    const version = challenger?.version;
-    return seconds ? t("liveAfter", { version, seconds: formatNumber(seconds) }) : t("live", { version });
-  }
-  if (decision === "rolled_back") return t("rolledBack");
-  if (decision === "not_trained" && !Object.keys(job.set_aside).length) return t("notTrained");
-  return t(decision === "failed" || decision === "cancelled" ? "teachFailed" : "setAside");
+function describeRefusal({ decision }) {
+  const names = { rolled_back: "rolledBack", not_trained: "notTrained", failed: "teachFailed", cancelled: "teachFailed" };
+  return t(names[decision] ?? "setAside");
 }
