@@ -8,7 +8,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from feedback.job_state import JobStatus
 from intake.location import Location, Word
-from registry.jobs import MOST_DOCUMENTS
+from registry.jobs import MOST_DOCUMENTS, Review
 from registry.keys import Scope
 from registry.lineage import Origin
 from registry.models import ModelVersion
@@ -40,6 +40,14 @@ class KeyPublic(BaseModel):
 
 class DocumentPublic(DocumentBase):
     """A document."""
+
+    review: Review = Field(
+        description="`new`: no feedback yet; `waiting`: a job of it waits or is being learned; `set_aside`: no model "
+        "learns its last feedback; `changed`: its approved annotations are not those of its last feedback; `reviewed`"
+    )
+    uncertain_values: float | None = Field(
+        description="How many values a version, not always the served one, is expected to read wrong; null if unknown"
+    )
 
 
 class DocumentPage(BaseModel):

@@ -148,4 +148,4 @@ def _get_annotation(session: Session, annotation_id: str, revision: str | None) 
 
 
 def _publish(annotation: Annotation, locate: Locator) -> AnnotationPublic:
-    return AnnotationPublic(**annotation.model_dump(), location=locate(annotation.start, annotation.end))
+    return AnnotationPublic(**annotation.model_dump(warnings=False), location=locate(annotation.start, annotation.end))
