@@ -297,7 +297,22 @@ class LineageDetail(Origin):
     replay: dict[str, list[AnnotationOfVersion]] = Field(description="Earlier documents that it learned again")
 
 
-class ModelDetail(ModelVersion):
+class ModelPublic(ModelVersion):
+    """A version with what made it."""
+
+    prefect_run: str | None = Field(description="The flow run in the Prefect UI; null in versions of earlier releases")
+    job_ids: list[str] = Field(description="The jobs that this run answered; empty in versions of earlier releases")
+
+
+class TypeCount(BaseModel):
+    """How often a type of entity is used in approved annotations."""
+
+    type: str
+    annotations: int
+    documents: int = Field(description="In how many documents")
+
+
+class ModelDetail(ModelPublic):
     """A version with what it was made from."""
 
     lineage: LineageDetail
@@ -333,7 +348,7 @@ class PromotionRequest(RequestBody):
     reason: Note | None = Field(None, description="For the audit log and the jobs that are set aside")
 
 
-class Promotion(ModelVersion):
+class Promotion(ModelPublic):
     """The promoted version, and what it has not learned."""
 
     set_aside: list[str] = Field(
@@ -390,7 +405,7 @@ class WebhookDeliveryPublic(BaseModel):
 class ModelPage(BaseModel):
     """One page of the versions, newest first."""
 
-    items: list[ModelVersion]
+    items: list[ModelPublic]
     next_before: str | None = Field(description="The `before` of the next page; null on the last")
 
 

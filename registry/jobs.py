@@ -99,6 +99,15 @@ def list_documents_by_job(session: Session, job_ids: Sequence[str]) -> dict[str,
     return by_job
 
 
+def list_answered_jobs(session: Session, run_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the ids of the jobs that each of these runs answered, oldest first."""
+    by_run: dict[str, list[str]] = {}
+    query = select(Job.claiming_run_id, Job.id).where(col(Job.claiming_run_id).in_(run_ids), not_(UNANSWERED))
+    for run_id, job_id in session.exec(query.order_by(col(Job.number))):
+        by_run.setdefault(str(run_id), []).append(job_id)
+    return by_run
+
+
 def count_waiting_jobs(session: Session) -> int:
     """Return the number of jobs without an answer, apart from those of the type `unlearning`."""
     return session.exec(select(func.count()).select_from(Job).where(WAITING)).one()

@@ -21,6 +21,9 @@ from registry.tables import Annotation, AnnotationStatus, Document, JobDocument,
 _listed = col(ListedDocument.document_id)
 
 
+_APPROVED = col(Annotation.status) == AnnotationStatus.APPROVED
+
+
 class Order(StrEnum):
     """How documents are sorted."""
 
@@ -56,6 +59,11 @@ def list_documents(
 def is_named_like(part: str) -> ColumnElement[bool]:
     """Return the condition that a file name contains a text, in upper or lower case."""
     return col(ListedDocument.name).contains(part.casefold(), autoescape=True)
+
+
+def has_type(name: str) -> ColumnElement[bool]:
+    """Return the condition that a document has approved annotations of a type."""
+    return _listed.in_(select(Annotation.document_id).where(col(Annotation.type) == name, _APPROVED))
 
 
 class Listed(TypedDict):
@@ -112,7 +120,7 @@ def _update_hashes(session: Session, _: Any) -> None:
 
 def _list_approved(session: Session, document_id: str) -> list[Span]:
     marked = sqlalchemy.select(col(Annotation.start), col(Annotation.end), col(Annotation.type))
-    approved = and_(col(Annotation.document_id) == document_id, col(Annotation.status) == AnnotationStatus.APPROVED)
+    approved = and_(col(Annotation.document_id) == document_id, _APPROVED)
     return [Span(start, end, name) for start, end, name in session.connection().execute(marked.where(approved))]
 
 

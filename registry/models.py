@@ -45,6 +45,7 @@ _SERVED, _TRAINING = "model", "training"  # folders of an MLflow run
 _SHA256 = {_SERVED: "model_sha256", _TRAINING: "training_sha256"}  # tags with the hashes of their files
 _SNAPSHOT, _SCORES, _PROMOTED_AT = "candidate_snapshot", "scores", "promoted_at"  # tags, too
 _WITHDRAWALS = "candidate_withdrawals"  # a tag
+_DECISION, _FLOW_RUN, _TRAINING_DOCUMENTS = "decision", "flow_run_id", "training_documents"  # tags of a version
 _LINEAGE, _NO_PARENT = "lineage.json", "none"
 _PAGE = 100  # runs or versions that are asked for at once
 _MAX_TAG = 100_000  # characters that MLflow stores in a tag of a version
@@ -74,6 +75,12 @@ class ModelVersion(BaseModel):
     version: str
     created_at: datetime
     is_champion: bool = Field(description="Whether extractions are served by this version")
+    decision: Decision | None = Field(description="What the run that made it decided; a person may decide otherwise")
+    promoted_at: datetime | None = Field(description="When it last became the champion; null if it never did")
+    training_documents: int | None = Field(
+        description="The number of documents that its run learned; null in versions of earlier releases"
+    )
+    flow_run_id: str | None = Field(description="The Prefect run that made it; null in versions of earlier releases")
     parent_version: str | None = Field(description="The version from which its fine-tuning started")
     reason: str = Field(description="Why it was promoted, or not")
     scores: ModelScores
@@ -262,7 +269,11 @@ class ModelRegistry:
             self._name,
             f"runs:/{run_id}/model",
             run_id,
-            tags={"decision": decision}
+            tags={
+                _DECISION: decision,
+                _FLOW_RUN: outcome.flow_run_id,
+                _TRAINING_DOCUMENTS: str(len(outcome.training_documents)),
+            }
             | {name: tags[name] for name in ("parent_version", *_SHA256.values())}
             | _build_scores_tag(outcome.challenger),
             description=outcome.reason,
@@ -365,10 +376,15 @@ class ModelRegistry:
         run_id = str(found.run_id)
         parent = found.tags["parent_version"]
         scores = found.tags.get(_SCORES) or self._read_scores(run_id)
+        decision, promoted_at, count = map(found.tags.get, (_DECISION, _PROMOTED_AT, _TRAINING_DOCUMENTS))
         return ModelVersion(
             version=str(found.version),
             created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
             is_champion=str(found.version) == champion,
+            decision=Decision(decision.replace(" ", "_")) if decision else None,
+            promoted_at=datetime.fromisoformat(promoted_at) if promoted_at else None,
+            training_documents=int(count) if count else None,
+            flow_run_id=found.tags.get(_FLOW_RUN),
             parent_version=None if parent == _NO_PARENT else parent,
             reason=found.description or "",
             scores=ModelScores(**{**json.loads(scores), "version": str(found.version)}),

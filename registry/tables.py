@@ -145,7 +145,10 @@ _revision = Column("revision", Integer, nullable=False)  # SQLAlchemy raises Sta
 class Annotation(AnnotationBase, table=True):
     """A stored annotation."""
 
-    __table_args__ = (UniqueConstraint("document_id", "type", "start", "end"),)
+    __table_args__ = (
+        UniqueConstraint("document_id", "type", "start", "end"),
+        Index("ix_annotation_type", "type", "status", "document_id"),
+    )
     __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": _revision}
 
     id: str = Field(default_factory=_new_id, primary_key=True)

@@ -27,7 +27,7 @@ from registry.documents import (
 from registry.errors import ConflictError, TooLargeError, UnavailableError
 from registry.jobs import DocumentState, Review, is_in_review, select_documents_in
 from registry.keys import Scope
-from registry.listed_documents import Order, is_named_like, list_documents
+from registry.listed_documents import Order, has_type, is_named_like, list_documents
 from registry.tables import Document
 from registry.text_types import Text
 
@@ -95,12 +95,16 @@ def read_documents(
     limit: LimitDep = 50,
     order: Annotated[Order, Query(description="`uncertain`: the highest `uncertain_values` first")] = Order.NEWEST,
     search: Annotated[Text | None, Query(max_length=200, description="Part of the file name, in any case")] = None,
+    entity_type: Annotated[
+        Text | None, Query(alias="type", max_length=100, description="Only documents with approved annotations of it")
+    ] = None,
     review: Annotated[Review | None, Query(description="Only documents whose review is this far")] = None,
     state: Annotated[DocumentState | None, Query(description="Only documents none of whose jobs waits")] = None,
 ) -> Page[DocumentPublic]:
     """List the documents, newest first; `state=set_aside` lists those whose last feedback no model learns."""
     conditions = [
         is_named_like(search) if search else true(),
+        has_type(entity_type) if entity_type else true(),
         is_in_review(review) if review else true(),
         select_documents_in(state) if state else true(),
     ]

@@ -12,7 +12,7 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 from registry.settings import Settings
 from tests.api.conftest import Start
 from tests.api.test_encoding import promote_model
-from tests.api.test_limits import mark, upload
+from tests.api.test_limits import TEXT, mark, upload
 
 
 @pytest.fixture
@@ -64,3 +64,16 @@ def test_promotion_has_new_documents_read_again(
     promote_model(settings, tiny_encoder, contracts, TrainingConfig())
     client.get(f"/documents/{other}/entities")
     assert wait_until_read(client, new) >= 0
+
+
+def test_types_are_counted_in_approved_annotations_and_their_documents_are_found(start: Start) -> None:
+    client = start()
+    first, second = upload(client), upload(client, f"{TEXT} Again.")
+    for document, marks in (
+        (first, [mark("Bell"), mark("Acme Ltd"), mark("pays", "verb", status="draft")]),
+        (second, [mark("Bell"), mark("pays", "verb")]),
+    ):
+        client.post(f"/documents/{document}/feedback", json={"annotations": marks})
+    party, verb = ({"type": name, "annotations": n, "documents": d} for name, n, d in (("party", 3, 2), ("verb", 1, 1)))
+    assert client.get("/types").json() == [party, verb]
+    assert list_ids(client, type="verb") == [second]

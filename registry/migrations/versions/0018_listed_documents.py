@@ -1,4 +1,4 @@
-"""What the list of documents shows and is sorted by, apart from the large rows of the documents."""
+"""What the list of documents shows and is sorted by, apart from the large rows of the documents; an index of types."""
 
 import hashlib
 import json
@@ -37,6 +37,7 @@ def upgrade() -> None:
     )
     for column in ("name", "created_at"):
         op.create_index(f"ix_listeddocument_{column}", "listeddocument", [column])
+    op.create_index("ix_annotation_type", "annotation", ["type", "status", "document_id"])
     connection = op.get_bind()
     taught = dict[str, list[tuple[str, int, int]]]()
     for document_id, lesson in connection.execute(sa.text(_LAST_LESSONS)):
@@ -63,6 +64,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Undo."""
+    op.drop_index("ix_annotation_type", "annotation")
     op.drop_table("listeddocument")
 
 
