@@ -42,6 +42,7 @@ from registry.encoding_queue import EncodingQueue
 from registry.models import ModelRegistry
 from registry.served_model import ServedModel
 from registry.settings import Settings, get_settings
+from registry.uncertainty import Uncertainty
 
 _MOST_STREAMS_OF_KEY, _MOST_STREAMS = 100, 500  # of events, in this process
 
@@ -91,6 +92,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     with get_client(sync_client=True) as client:
         prefect = PrefectRuns(client, settings, limits)
         launcher = Launcher(engine, prefect, limits)
+        uncertainty = Uncertainty(engine, served, cache)
         sender = WebhookSender(engine, settings.webhook_private_addresses)
         app.state.services = Services(
             settings=settings,
@@ -101,6 +103,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             served=served,
             encoding=encoding,
             images=PageImages(settings, store),
+            uncertainty=uncertainty,
             prefect=prefect,
             launcher=launcher,
             request_limit=RequestLimit(settings.requests_per_minute, "with this key"),
@@ -114,6 +117,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         app.state.job_watcher = JobWatcher(app.state.services)
         launcher.start()
         encoding.start()
+        uncertainty.start()
         sender.start()
         try:
             yield
@@ -121,5 +125,6 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             app.state.job_watcher.close()
             sender.stop()
             encoding.stop()
+            uncertainty.stop()
             launcher.stop()
             engine.dispose()

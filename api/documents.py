@@ -45,6 +45,7 @@ def add_document(session: Session, services: Services, content: bytes, filename:
             raise
         return existing
     services.encoding.add(read.text)
+    services.uncertainty.add_upload(document.id)
     return document
 
 
@@ -54,8 +55,9 @@ def extract(session: Session, services: Services, document: Document, model: Loa
     Raises UnavailableError for a long document that is still being read, DeletedError if it is deleted meanwhile.
     """
     services.encoding.encode(document.text, model.tagger)
-    entities = model.tagger.extract(document.text, services.cache)
+    entities, uncertain_values = model.tagger.read(document.text, services.cache)
     if not is_stored(session, document.id):
         services.encoding.forget(document.text)
         raise build_missing_error(session, document.id)
+    services.uncertainty.add_count(document.id, model.version, uncertain_values)
     return entities

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from feedback.job_state import JobStatus
 from intake.location import Location, Word
-from registry.jobs import MOST_DOCUMENTS
+from registry.jobs import MOST_DOCUMENTS, Review
 from registry.keys import Scope
 from registry.lineage import Origin
 from registry.model_version import ModelVersion
@@ -40,6 +40,14 @@ class KeyPublic(BaseModel):
 
 class DocumentPublic(DocumentBase):
     """A document."""
+
+    review: Review = Field(
+        description="`new`: no feedback yet; `waiting`: a job of it waits or is being learned; `set_aside`: no model "
+        "learns its last feedback; `changed`: its approved annotations are not those of its last feedback; `reviewed`"
+    )
+    uncertain_values: float | None = Field(
+        description="How many values a version, not always the served one, is expected to read wrong; null if unknown"
+    )
 
 
 class DocumentPage(BaseModel):
@@ -289,7 +297,22 @@ class LineageDetail(Origin):
     replay: dict[str, list[AnnotationOfVersion]] = Field(description="Earlier documents that it learned again")
 
 
-class ModelDetail(ModelVersion):
+class ModelPublic(ModelVersion):
+    """A version with what made it."""
+
+    prefect_run: str | None = Field(description="The flow run in the Prefect UI; null in versions of earlier releases")
+    job_ids: list[str] = Field(description="The jobs that this run answered; empty in versions of earlier releases")
+
+
+class TypeCount(BaseModel):
+    """How often a type of entity is used in approved annotations."""
+
+    type: str
+    annotations: int
+    documents: int = Field(description="In how many documents")
+
+
+class ModelDetail(ModelPublic):
     """A version with what it was made from."""
 
     lineage: LineageDetail
@@ -325,7 +348,7 @@ class PromotionRequest(RequestBody):
     reason: Note | None = Field(None, description="For the audit log and the jobs that are set aside")
 
 
-class Promotion(ModelVersion):
+class Promotion(ModelPublic):
     """The promoted version, and what it has not learned."""
 
     set_aside: list[str] = Field(
@@ -382,7 +405,7 @@ class WebhookDeliveryPublic(BaseModel):
 class ModelPage(BaseModel):
     """One page of the versions, newest first."""
 
-    items: list[ModelVersion]
+    items: list[ModelPublic]
     next_before: str | None = Field(description="The `before` of the next page; null on the last")
 
 

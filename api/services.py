@@ -21,6 +21,7 @@ from registry.errors import TooManyError
 from registry.models import ModelRegistry
 from registry.served_model import ServedModel
 from registry.settings import Settings
+from registry.uncertainty import Uncertainty
 
 
 class RequestLimit:
@@ -73,6 +74,7 @@ class Services:
     served: ServedModel
     encoding: EncodingQueue
     images: PageImages
+    uncertainty: Uncertainty
     prefect: PrefectRuns
     launcher: Launcher
     request_limit: RequestLimit

@@ -8,7 +8,7 @@ of our development contracts, so that a type with few examples has usable probab
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -76,16 +76,27 @@ class Calibration(BaseModel):
         A mention is kept if its own posterior would be enough. `ranked` starts with the likeliest.
         """
         probabilities: dict[tuple[str, str], float] = {}
-        likeliest: dict[str, str] = {}
         kept = []
-        for entity in ranked:
-            value = normalise_value(entity.value)
-            is_likeliest = likeliest.setdefault(entity.type, value) == value
-            probability = self._estimate(entity.type, entity.confidence, is_likeliest)
+        for entity, value, probability in self._estimate_all(ranked):
             of_value = probabilities.setdefault((entity.type, value), probability)
             if probability >= self.threshold:
                 kept.append(Entity(entity.type, entity.value, entity.start, entity.end, of_value))
         return kept
+
+    def count_uncertain(self, ranked: Sequence[Entity]) -> float:
+        """Return how many values are expected to be extracted though wrong, or left out though right."""
+        probabilities: dict[tuple[str, str], float] = {}
+        for entity, value, probability in self._estimate_all(ranked):
+            probabilities.setdefault((entity.type, value), probability)
+        return sum(1 - each if each >= self.threshold else each for each in probabilities.values())
+
+    def _estimate_all(self, ranked: Sequence[Entity]) -> Iterator[tuple[Entity, str, float]]:
+        """Yield each entity with its value, and the probability that this is right by the entity's own posterior."""
+        likeliest: dict[str, str] = {}
+        for entity in ranked:
+            value = normalise_value(entity.value)
+            is_likeliest = likeliest.setdefault(entity.type, value) == value
+            yield entity, value, self._estimate(entity.type, entity.confidence, is_likeliest)
 
     def estimate_found(self, measurements: Iterable[Measurement]) -> list[tuple[float, bool]]:
         """Return the confidence of each value that is extracted from these documents, and whether it is right."""

@@ -201,8 +201,13 @@ class Tagger(nn.Module):
 
         The outputs of all windows are joined and decoded at once, so the windows' edges split no entity.
         """
-        entities = self.calibration.select(self.rank(text, cache))
-        return sorted(entities, key=lambda entity: (entity.start, -entity.end, entity.type))
+        return self.read(text, cache)[0]
+
+    def read(self, text: str, cache: DiskCache | None = None) -> tuple[list[Entity], float]:
+        """Return what `extract` does, and how many values are expected to be wrong or missing."""
+        ranked = self.rank(text, cache)
+        entities = sorted(self.calibration.select(ranked), key=lambda entity: (entity.start, -entity.end, entity.type))
+        return entities, self.calibration.count_uncertain(ranked)
 
     @torch.inference_mode()
     def rank(self, text: str, cache: DiskCache | None = None) -> list[Entity]:

@@ -29,7 +29,7 @@ from registry.jobs import (
 )
 from registry.lessons import store_lessons, store_review
 from registry.outcome import Decision
-from registry.tables import AnnotationBase, AnnotationStatus, Document, Job, JobDocument, JobType
+from registry.tables import AnnotationBase, AnnotationStatus, Document, Job, JobDocument, JobType, ListedDocument
 
 
 def trigger_model_feedback(
@@ -99,7 +99,8 @@ def create_training_run(
     reviewed: it has no approved annotations, and there was no feedback, which may say that it contains no entities.
     """
     if document_ids is None:
-        set_aside = set(session.exec(select(Document.id).where(select_documents_in(DocumentState.SET_ASIDE))))
+        in_state = select_documents_in(DocumentState.SET_ASIDE)
+        set_aside = set(session.exec(select(ListedDocument.document_id).where(in_state)))
         document_ids = [each for each in list_annotated_documents(session) if each not in set_aside]
     else:
         document_ids = list(dict.fromkeys(document_ids))

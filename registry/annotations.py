@@ -122,6 +122,14 @@ def count_annotations(session: Session, document_id: str) -> int:
     return session.exec(select(func.count()).select_from(Annotation).where(Annotation.document_id == document_id)).one()
 
 
+def count_types(session: Session) -> list[tuple[str, int, int]]:
+    """Return each type of the approved annotations with their number and that of their documents, most used first."""
+    count, name = func.count(), col(Annotation.type)
+    query = select(Annotation.type, count, func.count(col(Annotation.document_id).distinct()))
+    approved = query.where(Annotation.status == AnnotationStatus.APPROVED).group_by(name)
+    return [(each, total, documents) for each, total, documents in session.exec(approved.order_by(count.desc(), name))]
+
+
 def count_approved_annotations(session: Session, document_ids: Sequence[str]) -> int:
     """Return the number of approved annotations of these documents."""
     query = select(func.count()).select_from(Annotation).where(Annotation.status == AnnotationStatus.APPROVED)

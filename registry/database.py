@@ -13,6 +13,7 @@ from sqlalchemy import Engine, event, exc, make_url
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 from sqlmodel import Session, create_engine
 
+import registry.listed_documents  # noqa: F401  (its events keep the list of documents up to date)
 from registry.errors import ConflictError, build_outage_error
 from registry.settings import Settings
 

@@ -3,9 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, true
-from sqlalchemy.orm import defer
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, select
 
 from registry.errors import DeletedError, NotFoundError
 from registry.tables import DeletedDocument, Document
@@ -51,16 +49,6 @@ def check_documents_exist(session: Session, document_ids: Sequence[str]) -> None
     known = set(session.exec(select(Document.id).where(col(Document.id).in_(document_ids))))
     if unknown := [document_id for document_id in document_ids if document_id not in known]:
         raise build_missing_error(session, unknown[0])
-
-
-def list_documents(
-    session: Session, offset: int, limit: int, condition: ColumnElement[bool] | None = None
-) -> tuple[Sequence[Document], int]:
-    """Return one page of the documents that meet a condition, newest first, and the number of all that do."""
-    condition = true() if condition is None else condition
-    query = select(Document).where(condition).options(defer(Document.text))  # type: ignore[arg-type]
-    page = session.exec(query.order_by(col(Document.created_at).desc()).offset(offset).limit(limit)).all()
-    return page, session.exec(select(func.count()).select_from(Document).where(condition)).one()
 
 
 def _describe(deleted: DeletedDocument) -> str:

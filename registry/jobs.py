@@ -4,17 +4,22 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Subquery
+from sqlalchemy import ColumnElement, Subquery, case, true
 from sqlmodel import Session, and_, col, func, not_, or_, select
 
 from registry.errors import NotFoundError
 from registry.outcome import LEARNED, Decision
-from registry.tables import Document, Job, JobDocument, JobType
+from registry.tables import Document, Job, JobDocument, JobType, ListedDocument
 
 MOST_DOCUMENTS = 10_000  # of a job: SQLite takes 32,766 values in a query, Prefect 512 KB of parameters
 DECISION = col(Job.outcome)["decision"].as_string()
 MADE = col(Job.outcome)["challenger"]["version"].as_string()  # the version
 UNANSWERED = col(Job.outcome).is_(None)
+_IS_SET_ASIDE = or_(
+    DECISION.in_([Decision.NOT_PROMOTED, Decision.ROLLED_BACK]),
+    col(JobDocument.contradiction).is_not(None),
+    col(JobDocument.withdrawn_by).is_not(None),
+)
 WAITING = and_(UNANSWERED, Job.type != JobType.UNLEARNING)  # for a run on feedback
 UNLEARNINGS = and_(UNANSWERED, Job.type == JobType.UNLEARNING)  # for a consolidation
 
@@ -94,6 +99,15 @@ def list_documents_by_job(session: Session, job_ids: Sequence[str]) -> dict[str,
     return by_job
 
 
+def list_answered_jobs(session: Session, run_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the ids of the jobs that each of these runs answered, oldest first."""
+    by_run: dict[str, list[str]] = {}
+    query = select(Job.claiming_run_id, Job.id).where(col(Job.claiming_run_id).in_(run_ids), not_(UNANSWERED))
+    for run_id, job_id in session.exec(query.order_by(col(Job.number))):
+        by_run.setdefault(str(run_id), []).append(job_id)
+    return by_run
+
+
 def count_waiting_jobs(session: Session) -> int:
     """Return the number of jobs without an answer, apart from those of the type `unlearning`."""
     return session.exec(select(func.count()).select_from(Job).where(WAITING)).one()
@@ -118,15 +132,57 @@ class DocumentState(StrEnum):
 
 
 def select_documents_in(state: DocumentState) -> ColumnElement[bool]:
-    """Return a condition on documents: that they are in a state, and that no job of theirs waits."""
-    last = _select_last_answers()
+    """Return a condition on `ListedDocument`: that it is in a state, and that no job of its document waits."""
+    last = _select_last_answers(true())
     of_state = last.c.is_promoted if state == DocumentState.LEARNED else last.c.is_set_aside
     waiting = select(JobDocument.document_id).join(Job).where(WAITING)
     in_state = select(last.c.document_id).where(of_state)
-    return and_(col(Document.id).in_(in_state), col(Document.id).not_in(waiting))
+    listed = col(ListedDocument.document_id)
+    return and_(listed.in_(in_state), listed.not_in(waiting))
 
 
-def _select_last_answers() -> Subquery:
+class Review(StrEnum):
+    """How far the review of a document is."""
+
+    NEW = "new"
+    WAITING = "waiting"
+    SET_ASIDE = "set_aside"
+    CHANGED = "changed"
+    REVIEWED = "reviewed"
+
+
+def select_review(document_ids: Sequence[str]) -> ColumnElement[str]:
+    """Return the review of a `ListedDocument`, which must be one of these."""
+    among = col(JobDocument.document_id).in_(document_ids)
+    whens = [(condition, review.value) for review, condition in _list_review_conditions(among)]
+    return case(*whens, else_=Review.REVIEWED.value)
+
+
+def is_in_review(review: Review) -> ColumnElement[bool]:
+    """Return the condition that the review of a `ListedDocument` is this far; `new` and `waiting` are found fast."""
+    earlier = list[ColumnElement[bool]]()
+    for each, condition in _list_review_conditions(true()):
+        if each == review:
+            return and_(*earlier, condition)
+        earlier.append(not_(condition))
+    return and_(*earlier)
+
+
+def _list_review_conditions(among: ColumnElement[bool]) -> list[tuple[Review, ColumnElement[bool]]]:
+    """Return conditions on `ListedDocument`: the first that holds says its review; without one, it is `reviewed`."""
+    document_id, of_jobs = col(ListedDocument.document_id), select(JobDocument.document_id).where(among)
+    ever_set_aside = of_jobs.join(Job).where(_IS_SET_ASIDE)
+    last = _select_last_answers(col(JobDocument.document_id).in_(ever_set_aside))
+    is_changed = col(ListedDocument.annotated_sha256).is_distinct_from(col(ListedDocument.taught_sha256))
+    return [
+        (Review.NEW, document_id.not_in(of_jobs)),
+        (Review.WAITING, document_id.in_(of_jobs.join(Job).where(WAITING))),
+        (Review.SET_ASIDE, document_id.in_(select(last.c.document_id).where(last.c.is_set_aside))),
+        (Review.CHANGED, is_changed),
+    ]
+
+
+def _select_last_answers(among: ColumnElement[bool]) -> Subquery:
     """Select each document's last answered job: its number, whether it was promoted, and whether it is set aside.
 
     A training run that was refused leaves its documents as they were: it brought no new annotations. What was
@@ -137,19 +193,16 @@ def _select_last_answers() -> Subquery:
     is_rolled_back = DECISION == Decision.ROLLED_BACK
     has_no_effect = and_(Job.type == JobType.TRAINING_RUN, not_(is_promoted), not_(is_rolled_back))
     recency = func.row_number().over(partition_by=JobDocument.document_id, order_by=col(Job.number).desc())
-    is_set_aside = or_(
-        DECISION.in_([Decision.NOT_PROMOTED, Decision.ROLLED_BACK]), contradiction.is_not(None), withdrawn
-    )
     answers = (
         sqlalchemy.select(
             col(JobDocument.document_id),
             col(Job.number),
             is_promoted.label("is_promoted"),
-            is_set_aside.label("is_set_aside"),
+            _IS_SET_ASIDE.label("is_set_aside"),
             recency.label("recency"),
         )
         .join(Job)
-        .where(not_(UNANSWERED), not_(has_no_effect))
+        .where(among, not_(UNANSWERED), not_(has_no_effect))
         .subquery()
     )
     return sqlalchemy.select(answers).where(answers.c.recency == 1).subquery()

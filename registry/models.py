@@ -57,6 +57,7 @@ _SERVED, _TRAINING = "model", "training"  # folders of an MLflow run
 _SHA256 = {_SERVED: "model_sha256", _TRAINING: "training_sha256"}  # tags with the hashes of their files
 _SNAPSHOT, _SCORES, _PROMOTED_AT = "candidate_snapshot", "scores", "promoted_at"  # tags, too
 _WITHDRAWALS = "candidate_withdrawals"  # a tag
+_DECISION, _FLOW_RUN, _TRAINING_DOCUMENTS = "decision", "flow_run_id", "training_documents"  # tags of a version
 _LINEAGE, _NO_PARENT = "lineage.json", "none"
 _DESCRIPTION = (
     "Finds the entities of contracts; reviewers decide their types. "
@@ -271,7 +272,11 @@ class ModelRegistry:
             self._name,
             f"runs:/{run_id}/model",
             run_id,
-            tags={"decision": decision}
+            tags={
+                _DECISION: decision,
+                _FLOW_RUN: outcome.flow_run_id,
+                _TRAINING_DOCUMENTS: str(len(outcome.training_documents)),
+            }
             | {name: tags[name] for name in ("parent_version", *_SHA256.values())}
             | _build_scores_tag(outcome.challenger),
             description=outcome.reason,
@@ -392,10 +397,15 @@ class ModelRegistry:
         run_id = str(found.run_id)
         parent = found.tags["parent_version"]
         scores = found.tags.get(_SCORES) or self._read_scores(run_id)
+        decision, promoted_at, count = map(found.tags.get, (_DECISION, _PROMOTED_AT, _TRAINING_DOCUMENTS))
         return ModelVersion(
             version=str(found.version),
             created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
             is_champion=str(found.version) == champion,
+            decision=Decision(decision.replace(" ", "_")) if decision else None,
+            promoted_at=datetime.fromisoformat(promoted_at) if promoted_at else None,
+            training_documents=int(count) if count else None,
+            flow_run_id=found.tags.get(_FLOW_RUN),
             parent_version=None if parent == _NO_PARENT else parent,
             reason=found.description or "",
             scores=ModelScores(**{**json.loads(scores), "version": str(found.version)}),

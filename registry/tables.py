@@ -101,6 +101,20 @@ class Document(DocumentBase, table=True):
     text: str = Field(sa_type=Text)
 
 
+class ListedDocument(SQLModel, table=True):
+    """What the list of documents shows of one and is sorted by, apart from the document's own row, which is large."""
+
+    document_id: str = Field(foreign_key="document.id", ondelete="CASCADE", primary_key=True)
+    name: str = Field(index=True, description="The file name, case-folded")
+    created_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    annotated_sha256: str | None = Field(default=None, description="Hash of its approved annotations; null for none")
+    taught_sha256: str | None = Field(default=None, description="The same of the annotations in its last lesson")
+    uncertain_values: float | None = Field(
+        default=None, description="The number of values that a version is expected to read wrong; null if unknown"
+    )
+    read_by_version: str | None = Field(default=None, description="That version")
+
+
 class DeletedDocument(SQLModel, table=True):
     """What remains of a deleted document: when it was deleted, and which versions of the model have learned it.
 
@@ -145,7 +159,10 @@ _revision = Column("revision", Integer, nullable=False)  # SQLAlchemy raises Sta
 class Annotation(AnnotationBase, table=True):
     """A stored annotation."""
 
-    __table_args__ = (UniqueConstraint("document_id", "type", "start", "end"),)
+    __table_args__ = (
+        UniqueConstraint("document_id", "type", "start", "end"),
+        Index("ix_annotation_type", "type", "status", "document_id"),
+    )
     __mapper_args__: ClassVar[dict[str, Any]] = {"version_id_col": _revision}
 
     id: str = Field(default_factory=_new_id, primary_key=True)

@@ -10,7 +10,7 @@ from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, ImporterDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
 from api.locations import Locator, build_locator
-from api.schemas import AnnotationCreate, AnnotationPublic, VersionOfAnnotation, VersionsOfAnnotation
+from api.schemas import AnnotationCreate, AnnotationPublic, TypeCount, VersionOfAnnotation, VersionsOfAnnotation
 from feedback.versions import list_versions_that_learned
 from intake.label_studio import LabelStudioExport, count_labels, get_latest_annotation, read_labels
 from registry import annotations as queries
@@ -52,6 +52,15 @@ def read_annotations(
     """List a document's annotations in reading order."""
     locate = build_locator(get_document(session, document_id), services)
     return [_publish(annotation, locate) for annotation in queries.list_annotations(session, document_id)]
+
+
+@router.get("/types")
+def read_types(session: SessionDep, _: ReaderDep) -> list[TypeCount]:
+    """List the types of the approved annotations, most used first; `GET /documents?type=…` says where one is used."""
+    return [
+        TypeCount(type=name, annotations=annotations, documents=documents)
+        for name, annotations, documents in queries.count_types(session)
+    ]
 
 
 @router.put("/annotations/{annotation_id}", responses=document_errors(400, 409, 412, 413))
@@ -148,4 +157,4 @@ def _get_annotation(session: Session, annotation_id: str, revision: str | None) 
 
 
 def _publish(annotation: Annotation, locate: Locator) -> AnnotationPublic:
-    return AnnotationPublic(**annotation.model_dump(), location=locate(annotation.start, annotation.end))
+    return AnnotationPublic(**annotation.model_dump(warnings=False), location=locate(annotation.start, annotation.end))

@@ -4,9 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, File, Query, Response, UploadFile, status
 from fastapi.responses import PlainTextResponse
+from sqlmodel import Session, and_, true
 
 from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, ReadingDep, ServicesDep, SessionDep
+from api.document_responses import build_document_responses
 from api.documents import add_document, extract
 from api.errors import document_errors
 from api.locations import build_locator
@@ -14,10 +16,11 @@ from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
 from api.services import Services
 from embeddinggemma_feasibility.annotation_data import Entity
 from feedback import unlearning
-from registry.documents import get_document, list_documents
+from registry.documents import build_missing_error, get_document
 from registry.errors import TooLargeError
-from registry.jobs import DocumentState, select_documents_in
+from registry.jobs import DocumentState, Review, is_in_review, select_documents_in
 from registry.keys import Scope
+from registry.listed_documents import Order, has_type, is_named_like, list_documents
 from registry.tables import Document
 from registry.text_types import Text
 
@@ -26,20 +29,20 @@ _PLAIN_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 _ORIGINAL_FILE = {"application/pdf": {"schema": {"type": "string", "format": "binary"}}, **_PLAIN_TEXT}
 
 
-@router.post(
-    "",
-    status_code=status.HTTP_201_CREATED,
-    response_model=DocumentPublic,
-    responses=document_errors(400, 409, 413, 415),
-)
+@router.post("", status_code=status.HTTP_201_CREATED, responses=document_errors(400, 409, 413, 415))
 def upload_document(
     file: Annotated[UploadFile, File(description="A PDF with a text layer, or plain text in UTF-8")],
     _reading: ReadingDep,
     session: SessionDep,
     services: ServicesDep,
     _: AnnotatorDep,
-) -> Document:
+) -> DocumentPublic:
     """Upload a contract. The same bytes again return the existing document."""
+    (response,) = build_document_responses(session, [_store_upload(file, session, services)])
+    return response
+
+
+def _store_upload(file: UploadFile, session: Session, services: Services) -> Document:
     limit = services.settings.max_upload_bytes
     content = file.file.read(limit + 1)
     if len(content) > limit:
@@ -53,18 +56,32 @@ def read_documents(
     _: ReaderDep,
     offset: OffsetDep = 0,
     limit: LimitDep = 50,
+    order: Annotated[Order, Query(description="`uncertain`: the highest `uncertain_values` first")] = Order.NEWEST,
+    search: Annotated[Text | None, Query(max_length=200, description="Part of the file name, in any case")] = None,
+    entity_type: Annotated[
+        Text | None, Query(alias="type", max_length=100, description="Only documents with approved annotations of it")
+    ] = None,
+    review: Annotated[Review | None, Query(description="Only documents whose review is this far")] = None,
     state: Annotated[DocumentState | None, Query(description="Only documents none of whose jobs waits")] = None,
 ) -> Page[DocumentPublic]:
     """List the documents, newest first; `state=set_aside` lists those whose last feedback no model learns."""
-    found, total = list_documents(session, offset, limit, select_documents_in(state) if state else None)
-    items = [DocumentPublic.model_validate(document, from_attributes=True) for document in found]
-    return Page(items=items, total=total, offset=offset, limit=limit)
+    conditions = [
+        is_named_like(search) if search else true(),
+        has_type(entity_type) if entity_type else true(),
+        is_in_review(review) if review else true(),
+        select_documents_in(state) if state else true(),
+    ]
+    found, total = list_documents(session, offset, limit, and_(*conditions), order)
+    return Page(items=build_document_responses(session, found), total=total, offset=offset, limit=limit)
 
 
-@router.get("/{document_id}", response_model=DocumentPublic, responses=document_errors(404, 410))
-def read_one_document(document_id: Text, session: SessionDep, _: ReaderDep) -> Document:
+@router.get("/{document_id}", responses=document_errors(404, 410))
+def read_one_document(document_id: Text, session: SessionDep, _: ReaderDep) -> DocumentPublic:
     """Read the description of a document."""
-    return get_document(session, document_id)
+    found = build_document_responses(session, [get_document(session, document_id)])
+    if not found:  # it was deleted meanwhile
+        raise build_missing_error(session, document_id)
+    return found[0]
 
 
 @router.get(

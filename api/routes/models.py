@@ -10,12 +10,23 @@ from sqlmodel import Session
 from api.authentication import GuardedRoute
 from api.dependencies import LimitDep, OffsetDep, ReaderDep, ServicesDep, SessionDep, TrainerDep
 from api.errors import document_errors
-from api.schemas import AnnotationOfVersion, LineageDetail, ModelDetail, ModelPage, Promotion, PromotionRequest
+from api.schemas import (
+    AnnotationOfVersion,
+    LineageDetail,
+    ModelDetail,
+    ModelPage,
+    ModelPublic,
+    Promotion,
+    PromotionRequest,
+)
+from api.services import Services
 from feedback.rollback import follow_promotion
 from feedback.unlearning import check_may_be_promoted
 from registry.audit import record_promotion
+from registry.jobs import list_answered_jobs
 from registry.lessons import find_lessons
 from registry.lineage import Origin, TaughtSpan
+from registry.model_version import ModelVersion
 
 router = APIRouter(prefix="/models", tags=["models"], route_class=GuardedRoute)
 _VERSION = "^[1-9][0-9]{0,8}$"
@@ -24,10 +35,12 @@ BeforeDep = Annotated[str | None, Query(pattern=_VERSION, description="Only vers
 
 
 @router.get("")
-def read_models(services: ServicesDep, _: ReaderDep, limit: LimitDep = 50, before: BeforeDep = None) -> ModelPage:
+def read_models(
+    session: SessionDep, services: ServicesDep, _: ReaderDep, limit: LimitDep = 50, before: BeforeDep = None
+) -> ModelPage:
     """List the versions with their scores, newest first."""
     found = services.models.list_versions(limit + 1, before)
-    items = found[:limit]
+    items = _publish(session, services, found[:limit])
     return ModelPage(items=items, next_before=items[-1].version if len(found) > limit else None)
 
 
@@ -49,7 +62,8 @@ def read_model(
         training_total=len(lineage.training),
         replay=_describe_lessons(session, lineage.replay),
     )
-    return ModelDetail(**found.model_dump(), lineage=detail)
+    (version_with_links,) = _publish(session, services, [found])
+    return ModelDetail(**version_with_links.model_dump(), lineage=detail)
 
 
 @router.post("/{version}/promote", responses=document_errors(400, 404, 409, 413))
@@ -77,7 +91,20 @@ def promote_model(
     by = f"{caller.name} ({reason})" if reason else caller.name
     set_aside = follow_promotion(session, version, by, champion)
     session.commit()
-    return Promotion(**services.models.get_version(version).model_dump(), set_aside=set_aside)
+    (promoted,) = _publish(session, services, [services.models.get_version(version)])
+    return Promotion(**promoted.model_dump(), set_aside=set_aside)
+
+
+def _publish(session: Session, services: Services, versions: Sequence[ModelVersion]) -> list[ModelPublic]:
+    job_ids = list_answered_jobs(session, [each.flow_run_id for each in versions if each.flow_run_id])
+    return [
+        ModelPublic(
+            **each.model_dump(),
+            prefect_run=services.prefect.get_url(each.flow_run_id) if each.flow_run_id else None,
+            job_ids=job_ids.get(each.flow_run_id or "", []),
+        )
+        for each in versions
+    ]
 
 
 def _describe_lessons(

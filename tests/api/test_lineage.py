@@ -2,6 +2,7 @@
 
 import pytest
 from fastapi.testclient import TestClient
+from mlflow import MlflowClient
 from sqlmodel import Session, select
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
@@ -10,6 +11,7 @@ from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.training_config import TrainingConfig
 from feedback.claiming import answer_jobs
 from feedback.time_limits import utc_now
+from registry.jobs import get_job
 from registry.lessons import take_lessons
 from registry.lineage import Lineage, TaughtSpan, get_code_version
 from registry.models import ModelRegistry
@@ -105,3 +107,28 @@ def test_annotation_shows_the_versions_that_learned_it_though_it_is_deleted(
     client.delete(f"/documents/{document}")
     assert client.get(address).status_code == 410
     assert client.get("/annotations/unknown/versions").status_code == 404
+
+
+def test_list_of_versions_links_the_run_that_made_each_and_its_jobs(
+    start: Start, session: Session, settings: Settings, tuned: FineTuningResult
+) -> None:
+    client = start()
+    job_id = feed_back(client, upload(client), mark("Bell"))
+    get_job(session, job_id).claiming_run_id = "run"
+    learn(session, settings, tuned, Lineage(training={}, replay={}), job_id)
+    (version,) = client.get("/models").json()["items"]
+    assert (version["decision"], version["training_documents"], version["job_ids"]) == ("promoted", 0, [job_id])
+    assert version["prefect_run"].endswith("/runs/flow-run/run")
+    assert version["promoted_at"] > version["created_at"]
+    assert client.get(f"/models/{version['version']}").json().items() >= version.items()
+
+
+def test_version_of_an_earlier_release_has_no_links(
+    start: Start, session: Session, settings: Settings, tuned: FineTuningResult
+) -> None:
+    client, mlflow = start(), MlflowClient(settings.mlflow_tracking_uri)
+    made = learn(session, settings, tuned, Lineage(training={}, replay={}))
+    for tag in ("flow_run_id", "training_documents"):
+        mlflow.delete_model_version_tag(settings.model_name, made, tag)
+    (version,) = client.get("/models").json()["items"]
+    assert (version["prefect_run"], version["training_documents"], version["job_ids"]) == (None, None, [])

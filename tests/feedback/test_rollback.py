@@ -9,7 +9,6 @@ from feedback.launcher import Launcher
 from feedback.rollback import follow_promotion, notice_promotion
 from feedback.submission import teach_again
 from feedback.time_limits import utc_now
-from registry.documents import list_documents
 from registry.errors import ConflictError
 from registry.jobs import (
     DocumentState,
@@ -19,6 +18,7 @@ from registry.jobs import (
     select_documents_in,
 )
 from registry.lessons import list_learned_lessons
+from registry.listed_documents import list_documents
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.tables import Job, JobType
 from tests.feedback.jobs import add_feedback, add_read_job

@@ -16,9 +16,9 @@ from feedback.submission import teach_again
 from feedback.training_set import load_training_set
 from registry.annotations import add_annotation, replace_annotations
 from registry.audit import set_principal
-from registry.documents import list_documents
 from registry.jobs import DocumentState, add_job, list_contradictions, select_documents_in
 from registry.lessons import list_learned_lessons, take_lessons
+from registry.listed_documents import list_documents
 from registry.outcome import Decision
 from registry.tables import JobType
 from tests.feedback.jobs import add_feedback, add_read_job, outcome
