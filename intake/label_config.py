@@ -101,8 +101,8 @@ def _read_key(text: Element) -> str:
     """Return where in the task's data the text is; raises InvalidInputError if it is not there itself."""
     if text.get("valueType", "text") != "text":
         raise InvalidInputError(
-            'The labelling configuration has valueType="url", and the backend fetches nothing: put the text itself into '
-            'the tasks, and write valueType="text"'
+            'The labelling configuration has valueType="url", and the backend fetches nothing: put the text itself '
+            'into the tasks, and write valueType="text"'
         )
     if text.get("encoding", "none") != "none":
         raise InvalidInputError("The labelling configuration has an encoding: put plain text into the tasks")

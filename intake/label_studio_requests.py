@@ -14,6 +14,7 @@ _MOST_AT_ONCE = 5_000  # Label Studio's WEBHOOK_BATCH_SIZE
 UNTRAINED = "untrained"  # the version before the first: Label Studio asks again for predictions of another one
 
 _Item = TypeVar("_Item")
+_Many = Annotated[list[_Item], Field(max_length=_MOST_AT_ONCE, fail_fast=True)]
 Id = Annotated[int, Field(ge=0, lt=2**63)]
 
 

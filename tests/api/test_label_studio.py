@@ -75,9 +75,9 @@ def list_annotations(http: TestClient) -> list[tuple[str, str]]:
 
 def find_lesson(settings: Settings, job: str) -> Lesson:
     with open_session(settings) as session:
-        [lesson] = session.exec(select(JobDocument.lesson).where(JobDocument.job_id == job))
-        assert lesson
-        return lesson
+        taught = session.exec(select(JobDocument).where(JobDocument.job_id == job)).one()
+        assert taught.lesson
+        return taught.lesson
 
 
 def test_backend_takes_a_key_as_bearer_and_as_the_password_of_basic(http: TestClient, settings: Settings) -> None:
@@ -281,8 +281,9 @@ def test_labels_that_nobody_looked_for_stay_unknown_in_a_later_training_run(
     run = http.post("/training-runs", json={}).json()["job_id"]
     with open_session(settings) as session:
         take_lessons(session, [run], "run")
-        lessons = session.exec(select(JobDocument.lesson).where(JobDocument.job_id == run)).all()
-    assert sorted(lesson.reviewed_types for lesson in lessons if lesson) == [["amount", "date"], ["date", "party"]]
+        rows = session.exec(select(JobDocument).where(JobDocument.job_id == run)).all()
+        reviewed = sorted(row.lesson.reviewed_types for row in rows if row.lesson)
+    assert reviewed == [["amount", "date"], ["date", "party"]]
 
 
 def test_webhook_without_payload_and_one_that_does_not_fit_are_refused_with_the_reason(http: TestClient) -> None:

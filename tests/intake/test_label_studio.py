@@ -56,7 +56,7 @@ def test_several_annotations_without_times_of_their_own_are_refused(times: tuple
 
 
 def test_results_of_other_forms_are_left_out() -> None:
-    others = [
+    others: list[dict[str, object]] = [
         {"type": "relation", "from_id": "a", "to_id": "b"},
         {"type": "hypertextlabels", "value": {"start": "/p[1]/text()[1]", "end": "/p[2]", "labels": ["x"]}},
     ]

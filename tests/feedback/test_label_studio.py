@@ -1,0 +1,122 @@
+"""What annotations in Label Studio teach, on both databases."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from feedback.claiming import answer_jobs
+from feedback.label_studio import Review, forget_annotations, teach_reviews
+from feedback.launcher import Launcher
+from feedback.unlearning import Withdrawal, withdraw_lessons
+from registry.annotations import list_annotations
+from registry.jobs import list_jobs
+from registry.lessons import find_last_lessons, list_learned_lessons
+from registry.outcome import Decision
+from registry.tables import AnnotationBase, Job, JobDocument
+from tests.feedback.jobs import outcome
+from tests.registry.test_annotations import add_document, marked
+
+
+def review(
+    document_id: str,
+    annotations: Sequence[AnnotationBase],
+    project: str = "1.1",
+    number: int = 1,
+    second: int = 0,
+    types: Sequence[str] = ("party",),
+) -> Review:
+    at = datetime(2026, 1, 1, 12, 0, second, tzinfo=UTC)
+    return Review(project, number, number, at, document_id, frozenset(types), annotations)
+
+
+def list_values(session: Session, document_id: str) -> set[str]:
+    return {each.value for each in list_annotations(session, document_id)}
+
+
+def test_copies_at_the_same_time_are_one_job(engine: Engine, session: Session, prefect_away: Launcher) -> None:
+    document_id = add_document(session).id
+    session.commit()
+
+    def teach(_: int) -> list[str]:
+        with Session(engine) as own:
+            jobs = teach_reviews(own, prefect_away, [review(document_id, [marked("Bell")])], "ana")
+            return [job.id for job in jobs]
+
+    with ThreadPoolExecutor(8) as pool:
+        [(_,)] = {tuple(jobs) for jobs in pool.map(teach, range(8))}
+
+
+def test_two_projects_that_annotate_a_text_at_the_same_time_leave_each_other_alone(
+    engine: Engine, session: Session, prefect_away: Launcher
+) -> None:
+    document_id = add_document(session).id
+    session.commit()
+
+    def teach(number: int) -> None:
+        name = f"type {number}"
+        annotation = marked("Bell").model_copy(update={"type": name})
+        with Session(engine) as own:
+            new = review(document_id, [annotation], project=f"{number}.1", types=[name])
+            teach_reviews(own, prefect_away, [new], "ana")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(teach, range(8)))
+    assert {each.type for each in list_annotations(session, document_id)} == {f"type {number}" for number in range(8)}
+    assert len(find_last_lessons(session, [document_id])[document_id].reviewed_types) == 8
+
+
+@pytest.mark.parametrize(("decision", "is_new"), [(Decision.PROMOTED, False), (Decision.NOT_PROMOTED, True)])
+def test_same_state_again_is_a_new_job_only_if_no_version_learned_it(
+    session: Session, prefect_away: Launcher, decision: Decision, is_new: bool
+) -> None:
+    state = review(add_document(session).id, [marked("Bell")])
+    [first] = teach_reviews(session, prefect_away, [state], "ana")
+    answer_jobs(session, [first.id], outcome(decision))
+    [again] = teach_reviews(session, prefect_away, [state], "ana")
+    assert (again.id != first.id) == is_new
+
+
+def test_deleted_annotation_does_not_count_and_a_version_without_it_can_be_requested(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document_id = add_document(session).id
+    [job] = teach_reviews(session, prefect_away, [review(document_id, [marked("Bell")])], "ana")
+    answer_jobs(session, [job.id], outcome())
+    assert list_learned_lessons(session) == {document_id: job.id}
+    assert forget_annotations(session, prefect_away, "1.1", [1], "ana") == []
+    assert (list_values(session, document_id), list_learned_lessons(session)) == (set(), {})
+    request = withdraw_lessons(session, Withdrawal(document_ids=[document_id]), "ana")
+    assert session.get_one(JobDocument, (job.id, document_id)).withdrawn_by == request.id
+
+
+def test_deletion_leaves_what_another_project_has_reviewed_of_the_same_types_since(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document_id = add_document(session).id
+    teach_reviews(session, prefect_away, [review(document_id, [marked("Bell")], types=["party", "date"])], "ana")
+    later = review(document_id, [marked("Acme Ltd")], project="2.1", second=1)
+    [job] = teach_reviews(session, prefect_away, [later], "ana")
+    [again] = forget_annotations(session, prefect_away, "1.1", [1], "ana")
+    assert list_values(session, document_id) == {"Acme Ltd"}
+    assert find_last_lessons(session, [document_id])[document_id].reviewed_types == ["party"]
+    assert list_jobs(session, 0, 9)[1] == 3
+    assert again.id != job.id
+
+
+def test_reviews_of_many_documents_become_one_job_each_with_the_last_state(
+    session: Session, prefect_away: Launcher
+) -> None:
+    first, second = add_document(session, "1").id, add_document(session, "2").id
+    states = [
+        review(first, [marked("Bell")], second=1),
+        review(first, [marked("Acme Ltd")], number=2),
+        review(second, [], number=3),
+    ]
+    [job] = teach_reviews(session, prefect_away, states, "ana")
+    assert list_values(session, first) == {"Bell"}
+    assert len(find_last_lessons(session, [first, second])) == 2
+    assert session.get_one(Job, job.id).type == "training_run"
