@@ -80,7 +80,7 @@ def publish_set_aside(reasons: Mapping[str, str], jobs: Mapping[str, str]) -> No
         "Change the annotations and send them again, or insist on them with `POST /jobs/{job_id}/teach`.",
         "",
         *(
-            f"- {_link_document(document_id)}: {_escape(reason)}"
+            f"- {_link_document(document_id)}: {_escape(reason)} Job {_link('/jobs/', jobs[document_id])}."
             for document_id, reason in list(reasons.items())[:_ROWS_SHOWN]
         ),
     ]
