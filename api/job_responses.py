@@ -102,7 +102,7 @@ def _describe(
         links=JobLinks(
             job=f"/jobs/{job.id}",
             prefect_run=services.prefect.get_url(job.run_id) if job.run_id else None,
-            mlflow_run=f"{runs_url}{mlflow_run_id}" if runs_url and mlflow_run_id else None,
+            mlflow_run=runs_url.format(mlflow_run_id) if runs_url and mlflow_run_id else None,
         ),
         document_ids=document_ids,
         triggered_by=job.triggered_by,
@@ -113,7 +113,7 @@ def _describe(
 
 
 def _find_runs_url(services: Services, jobs: Sequence[Job]) -> str | None:
-    """Return the address of the runs in MLflow, which is asked for it once; None if there is none, or no answer."""
+    """Return the address of a run, {} for its id, in MLflow, which is asked once; None without a run or an answer."""
     if not any(job.outcome and job.outcome.mlflow_run_id for job in jobs):
         return None
     try:

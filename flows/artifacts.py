@@ -70,8 +70,8 @@ def publish_report(outcome: Outcome, job_ids: Sequence[str], taught: Taught) -> 
 
 
 @translate_http_errors("Prefect")
-def publish_set_aside(reasons: Mapping[str, str]) -> None:
-    """Publish in Prefect which documents are set aside, with what they contradict."""
+def publish_set_aside(reasons: Mapping[str, str], jobs: Mapping[str, str]) -> None:
+    """Publish in Prefect which documents are set aside, with what they contradict, and the jobs that taught them."""
     count = len(reasons)
     title = f"{count} document{'s are' if count != 1 else ' is'} set aside"
     lines = [
@@ -80,7 +80,7 @@ def publish_set_aside(reasons: Mapping[str, str]) -> None:
         "Change the annotations and send them again, or insist on them with `POST /jobs/{job_id}/teach`.",
         "",
         *(
-            f"- {_link_document(document_id)}: {_escape(reason)}"
+            f"- {_link_document(document_id)}: {_escape(reason)} Job {_link('/jobs/', jobs[document_id])}."
             for document_id, reason in list(reasons.items())[:_ROWS_SHOWN]
         ),
     ]
@@ -188,7 +188,7 @@ def _link_document(document_id: str) -> str:
 def _link(path: str, name: str) -> str:
     """Return markdown for something that the API has at a path and a name; only the name without the API's address."""
     url = get_settings().public_url
-    return f"[`{name}`]({url.rstrip('/')}{path}{name})" if url else f"`{name}`"
+    return f"[{name}]({url.rstrip('/')}{path}{name})" if url else f"`{name}`"
 
 
 def _escape(name: str) -> str:

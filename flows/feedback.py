@@ -96,6 +96,7 @@ def learn_from_feedback(request: LearningRequest = _ALL_THAT_WAITS) -> State[Non
             name_run("nothing left to learn")
         return Completed(message="There is no feedback to learn from: none waits, or another run has answered it")
     logger.info(training_set.describe())
+    claimed = len(training_set.training)
     if (candidate_run := training_set.candidate) and (training_set.is_obsolete or not candidate_run.mlflow_run_id):
         outcome = hand_over_nothing(flow_run_id, training_set, candidate_run)
         name_run(describe_run(training_set, outcome))
@@ -103,10 +104,9 @@ def learn_from_feedback(request: LearningRequest = _ALL_THAT_WAITS) -> State[Non
     champion, challenger = load_models(flow_run_id, training_set)
     candidate = load_candidate(candidate_run) if candidate_run else None
     if champion and not (candidate or challenger):
-        claimed = training_set
         training_set = set_aside(flow_run_id, training_set, champion, screen(training_set, champion))
         if not training_set.job_ids:
-            name_run(f"set aside: {count_documents(len(claimed.training))}")
+            name_run(f"set aside: {count_documents(claimed)}")
             return Completed(message="Set aside: all of this contradicts what was learned before")
     if training_set.training and not challenger:
         start = candidate or champion
@@ -124,7 +124,7 @@ def learn_from_feedback(request: LearningRequest = _ALL_THAT_WAITS) -> State[Non
     if outcome.effect:
         logger.info(outcome.effect.summary)
     report(training_set, outcome, evaluated)
-    name_run(describe_run(training_set, outcome))
+    name_run(describe_run(training_set, outcome, claimed - len(training_set.training)))
     progress.reach(100)
     return Completed(message=outcome.reason)
 
@@ -225,7 +225,7 @@ def set_aside(flow_run_id: str, training_set: TrainingSet, champion: Model, unse
         job_ids = set_aside_documents(session, training_set.job_ids, reasons, flow_run_id)
         remaining = load_training_set(session, job_ids) if reasons else training_set
     if reasons:
-        publish_set_aside(reasons)
+        publish_set_aside(reasons, training_set.lessons)
     return remaining
 
 

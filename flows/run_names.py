@@ -19,12 +19,12 @@ def name_run(name: str) -> None:
             prefect.set_flow_run_name(context.flow_run.id, name)
 
 
-def describe_run(training_set: TrainingSet, outcome: Outcome) -> str:
-    """Return the name of a run with an outcome."""
+def describe_run(training_set: TrainingSet, outcome: Outcome, set_aside: int = 0) -> str:
+    """Return the name of a run with an outcome, which set so many documents aside."""
     parts = ["consolidation"] if training_set.candidate else []
     if training_set.training or not parts:
         parts.append(count_documents(len(training_set.training)))
-    what = " and ".join(parts)
+    what = " and ".join(parts) + (f", {set_aside} set aside" if set_aside else "")
     if outcome.challenger is None:
         return f"{outcome.decision.replace('_', ' ')}: {what}"
     promoted = "promoted" if outcome.decision == Decision.PROMOTED else "not promoted"

@@ -36,10 +36,10 @@ def draw_chart(
     curve.set(title="Training loss", xlabel="step", ylabel="nats a sample", yscale="log")
     if challenger.unseen.document_count:
         both = {"champion": champion, "challenger": challenger} if champion else {"challenger": challenger}
-        _draw_types(by_type, {label: scores.unseen for label, scores in both.items()}, "unseen documents")
+        _draw_types(by_type, {label: scores.unseen for label, scores in both.items()}, "unseen")
     else:
         before, after = (evaluate(taught.documents, found) for found in (taught.before, taught.after))
-        _draw_types(by_type, {"before": before, "after": after}, "documents, before and after they were taught")
+        _draw_types(by_type, {"before": before, "after": after}, "taught")
     if challenger.reliability and challenger.reliability.bins:
         _draw_reliability(right, challenger.reliability)
     else:
@@ -47,8 +47,8 @@ def draw_chart(
     return figure
 
 
-def _draw_types(axes: Axes, evaluations: dict[str, Evaluation], documents: str) -> None:
-    """Draw bars with the value F1 of each type, beside each other."""
+def _draw_types(axes: Axes, evaluations: dict[str, Evaluation], which: str) -> None:
+    """Draw bars with the value F1 of each type in unseen or taught documents."""
     types = sorted({name for scores in evaluations.values() for name in scores.value_by_type})
     rows = {
         f"{label}: {scores.value.f1:.2f}": [
@@ -58,7 +58,7 @@ def _draw_types(axes: Axes, evaluations: dict[str, Evaluation], documents: str) 
     }
     _draw_bars(axes, types, rows)
     count = next(iter(evaluations.values())).document_count
-    axes.set_title(f"Value F1 on {count} {documents}")
+    axes.set_title(f"Value F1 on {count} {which} document{'s' * (count != 1)}")
 
 
 def _draw_documents(axes: Axes, taught: Taught) -> None:
@@ -67,7 +67,7 @@ def _draw_documents(axes: Axes, taught: Taught) -> None:
     both = {"before": taught.before, "after": taught.after}
     rows = {label: [evaluate([data], found).value.f1 for data in shown] for label, found in both.items()}
     _draw_bars(axes, [f"document {number}" for number in range(1, len(shown) + 1)], rows)
-    axes.set_title("Value F1 in each document, before and after it was taught")
+    axes.set(title="Value F1 before and after it was taught", ylim=(-0.4, max(len(shown), 3)))
 
 
 def _draw_bars(axes: Axes, labels: Sequence[str], rows: dict[str, list[float]]) -> None:

@@ -54,8 +54,8 @@ class EntityExtractor:
         return [asdict(entity) for entity in self._tagger.extract(text)]
 
 
-def save_mlflow_model(folder: Path, save_tagger: Callable[[Path], None]) -> Path:
-    """Write an MLflow model to a folder, and return the folder in it where `save_tagger` puts the tagger's files.
+def save_mlflow_model(folder: Path, run_id: str, save_tagger: Callable[[Path], None]) -> Path:
+    """Write the model of an MLflow run to a folder, and return the folder in it where `save_tagger` puts the tagger.
 
     `mlflow.pyfunc.save_model` writes the same, but first compares the requirements with what is installed, in 0.4 s.
     """
@@ -66,13 +66,18 @@ def save_mlflow_model(folder: Path, save_tagger: Callable[[Path], None]) -> Path
     (folder / "requirements.txt").write_text(f"mlflow=={VERSION}\n{get_requirement()}\n")
     (folder / _EXAMPLE_FILE).write_text(json.dumps(_EXAMPLE))
     example = {"artifact_path": _EXAMPLE_FILE, "type": "json_object"}
-    model = Model(signature=_SIGNATURE, saved_input_example_info=example)
+    model = Model(folder.name, run_id, signature=_SIGNATURE, saved_input_example_info=example)
     checked = {_SHA256: hash_files(tagger)}
     add_to_model(  # type: ignore[no-untyped-call]
         model, __name__, data=_TAGGER, python_env=_ENVIRONMENT, model_config=checked
     )
     model.save(folder / "MLmodel")
     return tagger
+
+
+def build_model_tag(folder: Path) -> dict[str, str]:
+    """Return the tag by which the MLflow UI knows that an artifact of a run is a model."""
+    return {"mlflow.log-model.history": json.dumps([Model.load(str(folder)).get_tags_dict()])}
 
 
 def find_tagger(folder: Path) -> Path:

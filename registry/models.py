@@ -36,7 +36,7 @@ from registry.errors import (
     is_outage_status,
 )
 from registry.lineage import Lineage
-from registry.mlflow_model import find_tagger, save_mlflow_model
+from registry.mlflow_model import build_model_tag, find_tagger, save_mlflow_model
 from registry.model_version import ModelVersion
 from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
@@ -66,6 +66,7 @@ _DESCRIPTION = (
     "Load one with `mlflow.pyfunc.load_model`: `predict` takes texts, and returns for each the list of its entities."
 )
 _EARLIER_DESCRIPTION = "Finds the entities of contracts"
+_WORKFLOW = "machine_learning"  # MLflow's default is "genai"
 _US = "contract-feedback"  # the user of a run that nobody started
 _RECENTLY_PROMOTED, _ALL_PROMOTED = 20, 10_000  # versions
 _PAGE = 100  # runs or versions that are asked for at once
@@ -211,10 +212,13 @@ class ModelRegistry:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / _LINEAGE).write_text(lineage.complete(fine_tuning).model_dump_json(indent=2))
             training = Path(folder) / _TRAINING
-            served = save_mlflow_model(Path(folder) / _SERVED, lambda new: fine_tuning.model.save(new, training))
+            served = save_mlflow_model(
+                Path(folder) / _SERVED, run_id, lambda new: fine_tuning.model.save(new, training)
+            )
             self._client.log_artifacts(run_id, folder)
-            hashes = {_SHA256[_SERVED]: self._cache_folder(served), _SHA256[_TRAINING]: self._cache_folder(training)}
-        self._set_tags(run_id, hashes | {"trained": "yes"})
+            tags = {_SHA256[_SERVED]: self._cache_folder(served), _SHA256[_TRAINING]: self._cache_folder(training)}
+            tags |= build_model_tag(Path(folder) / _SERVED)
+        self._set_tags(run_id, tags | {"trained": "yes"})
         return run_id
 
     @_needs_mlflow()
@@ -265,12 +269,13 @@ class ModelRegistry:
             return str(existing.version)
         log_comparison(self._client, run_id, outcome)
         self._ensure_registered_model()
-        tags = self._client.get_run(run_id).data.tags
+        run = self._client.get_run(run_id)
+        tags = run.data.tags
         promoted = outcome.decision == Decision.PROMOTED
         decision = "promoted" if promoted else "not promoted"
         created = self._client.create_model_version(
             self._name,
-            f"runs:/{run_id}/model",
+            f"{run.info.artifact_uri}/{_SERVED}",  # MLflow's page of a version reads no source of the form runs:/
             run_id,
             tags={
                 _DECISION: decision,
@@ -310,12 +315,12 @@ class ModelRegistry:
 
     @_needs_mlflow()
     def get_runs_url(self) -> str:
-        """Return the address of the runs in the MLflow UI; a run's has its id appended."""
-        return f"{self._settings.mlflow_ui_url}/#/experiments/{self._experiment_id}/runs/"
+        """Return the address of a run in the MLflow UI, with {} for its id, in the view for training."""
+        return f"{self._settings.mlflow_ui_url}/#/experiments/{self._experiment_id}/runs/{{}}?workflowType={_WORKFLOW}"
 
     def get_run_url(self, run_id: str) -> str:
         """Return the address of a run in the MLflow UI."""
-        return self.get_runs_url() + run_id
+        return self.get_runs_url().format(run_id)
 
     @cached_property
     def _experiment_id(self) -> str:

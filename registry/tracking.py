@@ -14,11 +14,13 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Sour
 from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.evaluation import Evaluation
 from registry.chart import Taught, draw_chart
-from registry.lineage import Lineage, find_commit, get_requirement
+from registry.lineage import Lineage, find_commit, get_code_version
 from registry.outcome import ModelScores, Outcome
 
 _NOT_IN_A_METRIC = re.compile(r"[^\w.\- :]")  # MLflow permits slashes too, but not all: it reads a name as a path
 _CHAMPIONS = "champions"
+_ALL_TYPES = "all types/"  # MLflow draws the metrics of each first part in a section, in alphabetical order
+_UNSEEN = f"{_ALL_TYPES}unseen_documents"
 _MOST_METRICS = 1000  # that MLflow takes at once
 
 
@@ -35,7 +37,8 @@ def build_source_tags(user: str) -> dict[str, str]:
     commit = find_commit()
     return {
         "mlflow.user": user,
-        "mlflow.source.name": get_requirement(),
+        "mlflow.source.name": "contract-feedback",
+        "code_version": get_code_version(),
         "mlflow.source.type": SourceType.to_string(SourceType.PROJECT),
     } | ({"mlflow.source.git.commit": commit.removesuffix("-dirty")} if commit else {})
 
@@ -66,9 +69,9 @@ def log_comparison(client: MlflowClient, run_id: str, outcome: Outcome) -> None:
     challenger, champion = outcome.challenger, outcome.champion
     if challenger is None:
         return
-    metrics = _metrics("unseen/", challenger.unseen) | _metrics_of_all(challenger)
+    metrics = _metrics(challenger.unseen, "unseen/", "unseen/") | _metrics_of_all(challenger)
     if champion:
-        metrics |= _metrics("champion/", champion.unseen)
+        metrics |= _metrics(champion.unseen, "champion/", "champion/")
     now = _now()
     client.log_batch(run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
     client.log_dict(run_id, challenger.model_dump(mode="json"), "scores.json")
@@ -103,15 +106,15 @@ def create_champions_run(client: MlflowClient, experiment_id: str) -> str:
 
 def log_champions(client: MlflowClient, run_id: str, promoted: Iterable[Promoted]) -> None:
     """Log the scores of promoted versions by step, the version's number, unless they are logged."""
-    logged = {metric.step for metric in client.get_metric_history(run_id, "unseen_documents")}
+    logged = {metric.step for metric in client.get_metric_history(run_id, _UNSEEN)}
     metrics = [
         Metric(name, value, each.at, each.version)
         for each in promoted
         if each.version not in logged
         for name, value in (
-            _metrics("", each.scores.unseen)
-            | _metrics_of_all(each.scores)
-            | {"unseen_documents": float(each.scores.unseen.document_count)}
+            _metrics(each.scores.unseen, _ALL_TYPES, "each type/")
+            | {f"{_ALL_TYPES}{key}": value for key, value in _metrics_of_all(each.scores).items()}
+            | {_UNSEEN: float(each.scores.unseen.document_count)}
         ).items()
     ]
     for first in range(0, len(metrics), _MOST_METRICS):
@@ -130,7 +133,7 @@ def _describe_dataset(
     columns = [{"type": "string", "name": of_type} for of_type in sorted(annotations)]
     dataset = Dataset(
         name=f"{name} documents",
-        digest=hashlib.sha256(canonical.encode()).hexdigest()[:16],
+        digest=hashlib.sha256(canonical.encode()).hexdigest()[:8],
         source_type="contract-feedback",
         source=json.dumps({"uri": f"runs:/{run_id}/lineage.json"}),
         schema=json.dumps({"mlflow_colspec": columns}) if columns else None,
@@ -139,11 +142,12 @@ def _describe_dataset(
     return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
 
 
-def _metrics(prefix: str, evaluation: Evaluation) -> dict[str, float]:
+def _metrics(evaluation: Evaluation, prefix: str, of_type: str) -> dict[str, float]:
+    """Return the scores by the names of their metrics, which begin with `prefix`, those of a type with `of_type`."""
     if not evaluation.document_count:
         return {}
-    by_type = {f"{prefix}value_f1 {_to_metric(name)}": score.f1 for name, score in evaluation.value_by_type.items()}
-    by_type |= {f"{prefix}span_f1 {_to_metric(name)}": score.f1 for name, score in evaluation.span_by_type.items()}
+    by_type = {f"{of_type}value_f1 {_to_metric(name)}": score.f1 for name, score in evaluation.value_by_type.items()}
+    by_type |= {f"{of_type}span_f1 {_to_metric(name)}": score.f1 for name, score in evaluation.span_by_type.items()}
     return {f"{prefix}value_f1": evaluation.value.f1, f"{prefix}span_f1": evaluation.span.f1, **by_type}
 
 
@@ -151,7 +155,7 @@ def _metrics_of_all(scores: ModelScores) -> dict[str, float]:
     metrics = {}
     if scores.corrections_reproduced is not None:
         metrics["corrections_reproduced"] = scores.corrections_reproduced
-    if scores.reliability:
+    if scores.reliability and scores.reliability.bins:
         metrics["calibration_error"] = scores.reliability.error
     return metrics
 

@@ -47,6 +47,15 @@ class Consolidations:
     def resume(self) -> None:
         self._pause.unlink()
 
+    def start_by_choice(self) -> UUID:
+        """Start the other deployment with the choice that starts this one."""
+        feedback = self._prefect.read_deployment_by_name("learn-from-feedback/feedback").id
+        chosen = {"request": {"learn": "everything again"}}
+        return self._prefect.create_flow_run_from_deployment(feedback, parameters=chosen).id
+
+    def read_name(self, run_id: UUID) -> str:
+        return self._prefect.read_flow_run(run_id).name
+
     def set_state(self, run_id: UUID, state: Any) -> None:
         self._prefect.set_flow_run_state(run_id, state, force=True)
 
@@ -121,6 +130,14 @@ def test_consolidation_that_is_cancelled_changes_nothing_and_the_next_completes(
     assert (len(consolidations.list_jobs()), breakable.find_champion()) == (before, champion)
     consolidations.resume()
     assert consolidations.wait_for_end(consolidations.start()) == "Completed"
+    assert consolidations.wait_for_answer(before + 1)["status"] == "completed"
+
+
+def test_everything_again_chosen_in_a_run_on_feedback_starts_a_consolidation(consolidations: Consolidations) -> None:
+    before = len(consolidations.list_jobs())
+    run_id = consolidations.start_by_choice()
+    assert consolidations.wait_for_end(run_id) == "Completed"
+    assert consolidations.read_name(run_id) == "consolidation started"
     assert consolidations.wait_for_answer(before + 1)["status"] == "completed"
 
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from cli.installation import ANY_PORTS, LOOPBACK, Stack, answers, reserve_port, run_stack
-from demo.client import ReviewerClient
+from demo.client import ContractReviewer
 from demo.contract_generator import generate_contract
 from intake.label_studio_server import LabelStudioServer
 from tests.faults import wait_until
@@ -66,7 +66,7 @@ class Annotator:
     http: httpx.Client
     project: int
     ours: httpx.Client
-    reviewer: ReviewerClient
+    reviewer: ContractReviewer
 
     def add_task(self, seed: int) -> int:
         """Import a contract, and return its task."""
@@ -139,7 +139,7 @@ def annotator(label_studio: str, installation: Stack, tmp_path_factory: pytest.T
         base_url=installation.api_url, headers={"Authorization": f"Bearer {installation.api_key}"}, timeout=60
     )
     http = httpx.Client(base_url=label_studio, headers={"Authorization": f"Token {TOKEN}"}, timeout=60)
-    return Annotator(http, project, ours, ReviewerClient(installation.api_url, installation.api_key))
+    return Annotator(http, project, ours, ContractReviewer(installation.api_url, installation.api_key))
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from packaging.requirements import Requirement
 from prefect.client.orchestration import SyncPrefectClient
 
 from cli.installation import LOOPBACK, answers, reserve_port
+from demo.client import ReviewerClient
+from demo.contract_generator import generate_contract
 from tests.faults import wait_until
 
 pytestmark = pytest.mark.slow
@@ -109,6 +111,7 @@ class Served:
     folder: Path
     url: str
     prefect_url: str
+    mlflow_url: str
     key: str
 
 
@@ -123,8 +126,8 @@ def served(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             line = serve.stdout.readline()
             assert line, printed
             printed += line
-        shown = dict(re.findall(r"^(API|Prefect|Key) +(\S+)", printed, re.MULTILINE))
-        yield Served(folder, shown["API"].removesuffix("/docs"), shown["Prefect"], shown["Key"])
+        shown = dict(re.findall(r"^(API|Prefect|MLflow|Key) +(\S+)", printed, re.MULTILINE))
+        yield Served(folder, shown["API"].removesuffix("/docs"), shown["Prefect"], shown["MLflow"], shown["Key"])
     assert serve.returncode == 0
 
 
@@ -152,6 +155,37 @@ def test_quick_start_of_the_readme_gives_the_answers_that_it_shows(served: Serve
             output = next(outputs)
         else:
             check_same_answer(json.loads(output), shown[number])
+
+
+def test_champion_is_loaded_by_mlflow_alone_where_only_the_package_is_installed(
+    program: Path, served: Served, tmp_path: Path
+) -> None:
+    contract = generate_contract(0)
+    client = ReviewerClient(served.url, served.key)
+    document = client.upload(contract.filename, contract.pdf, contract.text, contract.spans)
+    assert client.wait_for_job(client.feed_back(document))["outcome"]["decision"] == "promoted"
+    (tmp_path / "texts.json").write_text(json.dumps({"inputs": [contract.text, "Nada."]}))
+    uri, python = "models:/contract-entities@champion", program.parent / "python"
+    environment = {**ENVIRONMENT, "MLFLOW_TRACKING_URI": served.mlflow_url, "HF_HUB_OFFLINE": "1"}
+
+    def run(*command: str) -> str:
+        ran = subprocess.run(
+            [python, *command], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return ran.stdout
+
+    load = "import json, sys, mlflow; texts = json.load(open('texts.json'))['inputs']; "
+    load += f"print(json.dumps(mlflow.pyfunc.load_model('{uri}').predict(texts)))"
+    found = json.loads(run("-c", load))
+    command = ["-m", "mlflow", "models", "predict", "--env-manager", "local", "--content-type", "json"]
+    predicted = run(*command, "--model-uri", uri, "--input-path", "texts.json")
+    assert json.loads(predicted) == {"predictions": found}
+    served_entities = client.extract(document.id)[1]
+    assert {(each["type"], each["start"], each["end"]) for each in found[0]} == {
+        (entity.type, entity.start, entity.end) for entity in served_entities
+    }
+    assert found[0]
+    assert found[1] == []
 
 
 def check_same_answer(answer: dict[str, Any], shown: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -9,12 +10,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 from mlflow import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.states import Scheduled
 
 from cli.installation import Stack
@@ -200,14 +202,23 @@ def test_training_run_on_chosen_documents_ends_in_a_version(
     assert http.get("/training-runs").json()["items"][0]["triggered_by"] == "ana"
 
 
-def test_run_leaves_a_report_with_scores_in_prefect(stack: Stack, first_job: dict[str, Any]) -> None:
+def test_run_says_what_came_of_it_and_leaves_a_report_with_scores_and_links(
+    stack: Stack, corrected: ReviewedDocument, first_job: dict[str, Any]
+) -> None:
+    run_id, version = first_job["outcome"]["flow_run_id"], first_job["outcome"]["challenger"]["version"]
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
-        report = ArtifactFilter(key=ArtifactFilterKey(any_=["report"]))
-        reports = prefect.read_artifacts(artifact_filter=report)
-    assert any(
-        "| corrections reproduced |" in str(artifact.data) and "Run in MLflow" in str(artifact.data)
-        for artifact in reports
-    )
+        wait_until(lambda: prefect.read_flow_run(run_id).name == f"v{version} promoted: 1 document")
+        of_run = ArtifactFilter(
+            key=ArtifactFilterKey(any_=["report"]), flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run_id)])
+        )
+        report = str(prefect.read_artifacts(artifact_filter=of_run)[0].data)
+    assert "| corrections reproduced |" in report
+    links = {
+        f"{stack.api_url}/#/documents/{corrected.id}",
+        f"{stack.api_url}/jobs/{first_job['job_id']}",
+        first_job["links"]["mlflow_run"],
+    }
+    assert set(re.findall(r"\]\((http[^)]+)\)", report)) >= links
 
 
 def test_contract_text_and_keys_are_in_no_log_parameter_artifact_or_tag(

@@ -1,9 +1,11 @@
 """The flow in this process, with a real Prefect server and an MLflow store for each test."""
 
 from collections.abc import Callable
+from uuid import UUID
 
 import pytest
 from mlflow import MlflowClient
+from prefect.client.orchestration import get_client
 from sqlmodel import Session, col, select
 
 from demo.contract_generator import generate_contract
@@ -50,6 +52,11 @@ def learn_from_champion(session: Session, job_id: str) -> str | None:
     assert outcome
     assert outcome.champion
     return outcome.champion.version
+
+
+def read_name(flow_run_id: str) -> str:
+    with get_client(sync_client=True) as prefect:
+        return prefect.read_flow_run(UUID(flow_run_id)).name
 
 
 def test_run_interrupted_after_training_registers_the_trained_model(
@@ -160,6 +167,17 @@ def test_runs_store_what_webhooks_are_told(session: Session, settings: Settings)
     stored = session.exec(select(WebhookDelivery.event_type).order_by(col(WebhookDelivery.created_at))).all()
     learned, rolled_back = ["feedback.live", "model.promoted"], ["feedback.set_aside", "model.rolled_back"]
     assert stored == [*learned, *learned, *rolled_back, *learned]
+
+
+def test_run_started_by_hand_without_parameters_learns_what_waits(session: Session) -> None:
+    job = get_job(session, add_feedback(session, 1))
+    assert learn_from_feedback(return_state=True).is_completed()
+    session.expire_all()
+    assert job.outcome
+    assert read_name(job.outcome.flow_run_id) == "v1 promoted: 1 document"
+    nothing = learn_from_feedback(return_state=True)
+    assert "There is no feedback to learn from" in str(nothing.message)
+    assert read_name(str(nothing.state_details.flow_run_id)) == "nothing left to learn"
 
 
 def test_run_started_by_hand_gets_its_own_job(session: Session) -> None:

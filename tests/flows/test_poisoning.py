@@ -16,7 +16,7 @@ from registry.models import ModelRegistry
 from registry.outcome import Decision
 from registry.settings import Settings
 from registry.tables import AnnotationBase, Document, JobType
-from tests.flows.test_feedback import add_feedback
+from tests.flows.test_feedback import add_feedback, read_name
 from tests.flows.test_stream import learn_all, learn_good, read_decisions, swap_labels
 
 pytestmark = [pytest.mark.usefixtures("flow_environment"), pytest.mark.slow]
@@ -74,6 +74,7 @@ def test_swapped_labels_are_set_aside_and_named_and_the_others_of_their_run_are_
     outcome = get_job(session, swapped[0]).outcome
     assert outcome
     assert "It marks as " in outcome.reason
+    assert read_name(outcome.flow_run_id).endswith(" promoted: 4 documents, 4 set aside")
     assert read_score() >= before - 0.01
 
 
