@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from prefect.client.orchestration import SyncPrefectClient
 
 from cli.installation import LOOPBACK, answers, reserve_port
-from demo.client import ReviewerClient
+from demo.client import ContractReviewer
 from demo.contract_generator import generate_contract
 from tests.faults import wait_until
 
@@ -161,7 +161,7 @@ def test_champion_is_loaded_by_mlflow_alone_where_only_the_package_is_installed(
     program: Path, served: Served, tmp_path: Path
 ) -> None:
     contract = generate_contract(0)
-    client = ReviewerClient(served.url, served.key)
+    client = ContractReviewer(served.url, served.key)
     document = client.upload(contract.filename, contract.pdf, contract.text, contract.spans)
     assert client.wait_for_job(client.feed_back(document))["outcome"]["decision"] == "promoted"
     (tmp_path / "texts.json").write_text(json.dumps({"inputs": [contract.text, "Nada."]}))

@@ -6,6 +6,9 @@ import { formatScore, t } from "./language.js";
 const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [900, 260, 44, 28, 12];
 const MOST_LABELS = 12;
 
+/** Tell whether a version ever served: by the decision of its run, or of a person. */
+export const wasPromoted = (version) => version.promoted_at !== null || version.decision === "promoted";
+
 /** Return a figure of versions, oldest first; those that were not promoted are hollow. A click shows the version. */
 export function buildCurve(versions) {
   const scored = versions.filter((version) => version.scores.score !== null);
@@ -13,7 +16,7 @@ export function buildCurve(versions) {
   const [first, last] = [Math.min(...numbers), Math.max(...numbers)];
   const x = (version) => LEFT + 10 + ((Number(version.version) - first) / Math.max(1, last - first)) * (WIDTH - LEFT - 20);
   const y = (score) => TOP + (1 - score) * (HEIGHT - TOP - BOTTOM);
-  const promoted = scored.filter((version) => version.decision === "promoted");
+  const promoted = scored.filter(wasPromoted);
   const line = promoted.map((version) => `${x(version)},${y(version.scores.score)}`).join(" ");
   const every = Math.ceil((last - first + 1) / MOST_LABELS);
   const chart = svg(
@@ -33,8 +36,8 @@ export function buildCurve(versions) {
 }
 
 function buildPoint(version, cx, cy) {
-  const decision = t(version.decision === "promoted" ? "promoted" : "notPromoted");
-  const kind = version.is_champion ? "point live" : version.decision === "promoted" ? "point" : "point refused";
+  const decision = t(wasPromoted(version) ? "promoted" : "notPromoted");
+  const kind = version.is_champion ? "point live" : wasPromoted(version) ? "point" : "point refused";
   const show = () => document.getElementById(`version-${version.version}`)?.scrollIntoView({ block: "center" });
   const title = `${t("version")} ${version.version}: ${formatScore(version.scores.score)}, ${decision}`;
   return svg("circle", { cx, cy, r: version.is_champion ? 6 : 4, class: kind, onclick: show }, svg("title", {}, title));

@@ -1,7 +1,7 @@
 /** The view of the model: its versions as a curve and as a list, its scores by type, and going back to a version. */
 
 import { request } from "./api.js";
-import { buildCurve } from "./curve.js";
+import { buildCurve, wasPromoted } from "./curve.js";
 import { announce, ask, buildHead, button, h, outsideLink } from "./elements.js";
 import { formatDate, formatScore, t } from "./language.js";
 import { guarded, quote } from "./problems.js";
@@ -77,8 +77,8 @@ class ModelView {
   }
 
   #buildVersion(each) {
-    const { version, is_champion: serves, decision, reason, scores, created_at: created, documents_learned: learned } = each;
-    const promoted = decision === "promoted";
+    const { version, is_champion: serves, reason, scores, created_at: created, training_documents: learned } = each;
+    const promoted = wasPromoted(each);
     const links = [outsideLink(each.prefect_run, "Prefect"), outsideLink(each.mlflow_run, "MLflow")];
     return h(
       "tr",

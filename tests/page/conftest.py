@@ -20,7 +20,7 @@ SignIn = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def browser(reviewing: Stack) -> Iterator[Browser]:
-    """Chromium, once the installation runs: Playwright has an event loop in this thread, and Prefect then starts none."""
+    """Chromium, started after the installation: Prefect's client fails beside the event loop of Playwright."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     with sync_playwright() as playwright:
