@@ -29,18 +29,25 @@ def open_contract(page: Page, document: ReviewedDocument) -> None:
 
 
 def find_point(page: Page, api: httpx.Client, document_id: str, offset: int) -> tuple[float, float]:
-    """Return where a character of a PDF is on the screen."""
+    """Return where a character of a PDF is on the screen, after it was brought into sight."""
     pages = api.get(f"/documents/{document_id}/pages").json()["pages"]
     number = next(index for index, each in enumerate(pages, 1) if offset < each["end"])
     words = api.get(f"/documents/{document_id}/pages/{number}/words").json()["words"]
     left, top, right, bottom = next(each["box"] for each in words if each["start"] <= offset < each["end"])
-    shown = page.locator(f".page[data-number='{number}']")
-    shown.scroll_into_view_if_needed()
-    page.locator(f".page[data-number='{number}'].selectable").wait_for()
-    box, size = shown.bounding_box(), pages[number - 1]
-    assert box
-    scale = box["width"] / size["width"]
-    return box["x"] + (left + right) / 2 * scale, box["y"] + (top + bottom) / 2 * scale
+    shown = page.locator(f".page[data-number='{number}'].selectable")
+    width, height = pages[number - 1]["width"], pages[number - 1]["height"]
+    share = [(left + right) / 2 / width, (top + bottom) / 2 / height]
+    x, y = shown.evaluate(
+        """(element, [x, y]) => {
+          const surface = element.parentElement;
+          const find = () => element.getBoundingClientRect();
+          if (Math.abs(find().top + y * find().height - innerHeight / 2) > innerHeight / 4)
+            surface.scrollBy(0, find().top + y * find().height - innerHeight / 2);
+          return [find().left + x * find().width, find().top + y * find().height];
+        }""",
+        share,
+    )
+    return x, y
 
 
 def select(page: Page, api: httpx.Client, document: ReviewedDocument, span: Span) -> None:
