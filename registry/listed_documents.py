@@ -82,9 +82,8 @@ def find_listed(session: Session, document_ids: Sequence[str]) -> dict[str, List
 
 def store_uncertain_values(session: Session, version: str, uncertain_values: Mapping[str, float]) -> None:
     """Store how many values a version is uncertain of, by the ids of documents, which may be deleted."""
-    known = update(ListedDocument).where(bindparam("id") == _listed)
-    rows = [{"id": document_id, "count": count} for document_id, count in uncertain_values.items()]
-    session.connection().execute(known.values(uncertain_values=bindparam("count"), read_by_version=version), rows)
+    rows = {each: {"uncertain_values": count, "read_by_version": version} for each, count in uncertain_values.items()}
+    _store(session, rows)
 
 
 def list_documents_to_read(session: Session, version: str, limit: int) -> Sequence[str]:
@@ -111,11 +110,10 @@ def _list_document(_: Mapper[Document], connection: Connection, document: Docume
 @event.listens_for(Session, "after_flush")
 def _update_hashes(session: Session, _: Any) -> None:
     changed = [*session.new, *session.dirty, *session.deleted]
-    for document_id in {row.document_id for row in changed if isinstance(row, Annotation)}:
-        _store(session, document_id, annotated_sha256=_hash_spans(_list_approved(session, document_id)))
-    for row in changed:
-        if isinstance(row, JobDocument) and row.lesson and inspect(row).attrs.lesson.history.has_changes():
-            _store(session, row.document_id, taught_sha256=_hash_spans(row.lesson.spans))
+    annotated = {row.document_id for row in changed if isinstance(row, Annotation)}
+    _store(session, {each: {"annotated_sha256": _hash_spans(_list_approved(session, each))} for each in annotated})
+    rows = (row for row in changed if isinstance(row, JobDocument) and inspect(row).attrs.lesson.history.has_changes())
+    _store(session, {row.document_id: {"taught_sha256": _hash_spans(row.lesson.spans)} for row in rows if row.lesson})
 
 
 def _list_approved(session: Session, document_id: str) -> list[Span]:
@@ -124,5 +122,10 @@ def _list_approved(session: Session, document_id: str) -> list[Span]:
     return [Span(start, end, name) for start, end, name in session.connection().execute(marked.where(approved))]
 
 
-def _store(session: Session, document_id: str, **hashes: str | None) -> None:
-    session.connection().execute(update(ListedDocument).where(_listed == document_id).values(hashes))
+def _store(session: Session, values: Mapping[str, dict[str, Any]]) -> None:
+    """Store the same columns of listed documents, in the order of their ids, so that no two transactions deadlock."""
+    if values:
+        columns = next(iter(values.values()))
+        changed = update(ListedDocument).where(_listed == bindparam("id")).values({x: bindparam(x) for x in columns})
+        rows = [{"id": document_id, **values[document_id]} for document_id in sorted(values)]
+        session.connection().execute(changed, rows)

@@ -8,7 +8,7 @@ from sqlmodel import Session, and_, true
 
 from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, ReadingDep, ServicesDep, SessionDep
-from api.document_responses import build_document_responses
+from api.document_responses import build_document_response, build_document_responses
 from api.documents import add_document, extract
 from api.errors import document_errors
 from api.locations import build_locator
@@ -16,7 +16,7 @@ from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
 from api.services import Services
 from embeddinggemma_feasibility.annotation_data import Entity
 from feedback import unlearning
-from registry.documents import build_missing_error, get_document
+from registry.documents import get_document
 from registry.errors import TooLargeError
 from registry.jobs import DocumentState, Review, is_in_review, select_documents_in
 from registry.keys import Scope
@@ -38,8 +38,7 @@ def upload_document(
     _: AnnotatorDep,
 ) -> DocumentPublic:
     """Upload a contract. The same bytes again return the existing document."""
-    (response,) = build_document_responses(session, [_store_upload(file, session, services)])
-    return response
+    return build_document_response(session, _store_upload(file, session, services))
 
 
 def _store_upload(file: UploadFile, session: Session, services: Services) -> Document:
@@ -78,10 +77,7 @@ def read_documents(
 @router.get("/{document_id}", responses=document_errors(404, 410))
 def read_one_document(document_id: Text, session: SessionDep, _: ReaderDep) -> DocumentPublic:
     """Read the description of a document."""
-    found = build_document_responses(session, [get_document(session, document_id)])
-    if not found:  # it was deleted meanwhile
-        raise build_missing_error(session, document_id)
-    return found[0]
+    return build_document_response(session, get_document(session, document_id))
 
 
 @router.get(
@@ -136,6 +132,44 @@ def extract_entities(document_id: Text, session: SessionDep, services: ServicesD
         return EntitiesResponse(document_id=document_id, model_version=None, entities=[])
     found = _add_locations(document, extract(session, services, document, model), services)
     return EntitiesResponse(document_id=document_id, model_version=model.version, warning=model.warning, entities=found)
+
+
+def _store_upload(file: UploadFile, session: Session, services: Services) -> Document:
+    limit = services.settings.max_upload_bytes
+    content = file.file.read(limit + 1)
+    if len(content) > limit:
+        raise TooLargeError(f"The file is larger than {limit} bytes")
+    sha256 = hashlib.sha256(content).hexdigest()
+    if existing := find_document_by_content(session, sha256):
+        services.encoding.add(existing.text)
+        return existing
+    read = read_document(content, services.settings)
+    document = Document(
+        filename=_clean_filename(file.filename),
+        media_type=read.media_type,
+        sha256=sha256,
+        size_bytes=len(content),
+        page_count=read.page_count,
+        character_count=len(read.text),
+        text=read.text,
+    )
+    document_id = document.id
+    services.store.save(document_id, content, read.boxes, read.pages)
+    session.add(document)
+    try:
+        with translate_database_errors():
+            session.commit()
+    except (ConflictError, UnavailableError):
+        session.rollback()
+        existing = find_document_by_content(session, sha256)  # the commit may have succeeded without an answer
+        if existing is None or existing.id != document_id:
+            services.store.delete(document_id)
+        if existing is None:
+            raise
+        return existing
+    services.encoding.add(read.text)
+    services.uncertainty.add_upload(document.id)
+    return document
 
 
 def _clean_filename(filename: str | None) -> str:

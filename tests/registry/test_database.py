@@ -19,16 +19,20 @@ from sqlmodel import Session, SQLModel
 
 import registry.database
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
+from feedback.claiming import answer_jobs
+from registry.annotations import add_annotation
 from registry.audit import list_entries
 from registry.database import build_engine, translate_database_errors
 from registry.documents import get_document
 from registry.errors import ConflictError
-from registry.jobs import get_job
-from registry.lessons import list_learned_lessons, load_lessons
+from registry.jobs import Review, add_job, get_job
+from registry.lessons import list_learned_lessons, load_lessons, store_lessons
+from registry.listed_documents import Order, find_listed, list_documents
 from registry.outcome import Decision
 from registry.settings import Settings
-from registry.tables import JobDocument
-from tests.registry.test_annotations import add_document
+from registry.tables import JobDocument, JobType
+from tests.feedback.jobs import outcome
+from tests.registry.test_annotations import add_document, marked
 
 MIGRATE = "from registry.database import *; migrate_database(Settings())"
 
@@ -221,3 +225,21 @@ def test_what_an_earlier_schema_learned_is_a_lesson_of_the_job_that_taught_it(en
     lesson = session.get_one(JobDocument, ("job 1", "learned")).lesson
     assert lesson
     assert [(each.id, each.revision, each.reviewer) for each in lesson.annotations] == [("a", 3, "ana")]
+
+
+def test_documents_of_an_earlier_schema_are_listed_as_reviewed_unless_they_changed_since(
+    engine: Engine, session: Session
+) -> None:
+    same, changed = (add_document(session, name) for name in ("Same", "Changed"))
+    for document in (same, changed):
+        add_annotation(session, document, marked("Bell"))
+        job = add_job(session, JobType.FEEDBACK, [document.id], "ana")
+        store_lessons(session, [job.id])
+        answer_jobs(session, [job.id], outcome())
+    add_annotation(session, changed, marked("Acme Ltd"))
+    session.commit()
+    migrate(engine, command.downgrade, "0014")
+    migrate(engine, command.upgrade, "head")
+    reviews = {name: find_listed(session, [each.id])[each.id]["review"] for name, each in (("a", same), ("b", changed))}
+    assert reviews == {"a": Review.REVIEWED, "b": Review.CHANGED}
+    assert [document.filename for document in list_documents(session, 0, 2, None, Order.NAME)[0]] == ["Changed", "Same"]
