@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[1]
 DOCUMENTS = [
     PROJECT / "README.md",
     PROJECT / "CONTRIBUTING.md",
-    *map(PROJECT.joinpath, ("docs/benchmarks.md", "docs/security.md")),
+    *map(PROJECT.joinpath, ("docs/benchmarks.md", "docs/client.md", "docs/formats.md", "docs/security.md")),
 ]
 TEXT = "\n".join(document.read_text() for document in DOCUMENTS)
 
