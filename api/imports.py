@@ -53,7 +53,6 @@ def _import_record(
         with translate_database_errors():
             read = file_format.read(record)
             annotations = _resolve(read, services, reviewer)
-            check_types(session, annotations, services)
             document, state = _store(session, services, read, annotations, replace)
     except UnavailableError:
         raise
@@ -99,18 +98,20 @@ def _store(
     session: Session, services: Services, read: AnnotatedText, annotations: Sequence[AnnotationBase], replace: bool
 ) -> tuple[Document, ImportState]:
     existing = _find_document(session, read)
+    imported_sha256 = hash_annotations(annotations)
+    if existing and hash_annotations(list_annotations(session, existing.id)) == imported_sha256:
+        return existing, ImportState.UNCHANGED
+    check_types(session, annotations, services)
     document = existing or add_document(session, services, _encode(read.text), _name(read))
     lock_annotations(session, document.id)
+    session.expire_all()  # others may have written before the lock
     stored = list_annotations(session, document.id)
-    if hash_annotations(stored) == hash_annotations(annotations):
-        state = ImportState.UNCHANGED if existing else ImportState.ADDED
-    elif stored and not replace:
-        state = ImportState.KEPT
-    else:
-        replace_annotations(session, document, annotations)
-        state = ImportState.REPLACED if stored else ImportState.ADDED
+    if stored and not replace and hash_annotations(stored) != imported_sha256:
+        session.rollback()
+        return document, ImportState.KEPT
+    replace_annotations(session, document, annotations)
     session.commit()
-    return document, state
+    return document, ImportState.REPLACED if stored else ImportState.ADDED
 
 
 def _find_document(session: Session, read: AnnotatedText) -> Document | None:

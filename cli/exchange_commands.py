@@ -25,7 +25,6 @@ from registry.tables import AnnotationStatus
 
 commands = typer.Typer()
 
-_SHOWN_REASONS = 20
 FormatOption = Annotated[FormatName, typer.Option("--format", help="Format of the file")]
 FileArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 
@@ -130,14 +129,12 @@ def _print_import(documents: Sequence[ImportedDocument]) -> None:
         typer.echo(f"Ignored, since only spans are read: {_describe(ignored)}", err=True)
     if empty := sum(each.annotations == 0 and each.document_id is not None for each in documents):
         typer.echo(
-            f"Without annotations, and not learned: {empty}. `teach` each in which nothing is to be found", err=True
+            f"Without annotations, and not learned: {empty}. `teach` an empty list if nothing is to be found", err=True
         )
-    problems = [(number, each) for number, each in enumerate(documents, 1) if each.reason]
-    for number, document in problems[:_SHOWN_REASONS]:
-        name = f" ({document.filename})" if document.filename else ""
-        typer.echo(f"Document {number}{name} is {document.state.value}: {document.reason}", err=True)
-    if len(problems) > _SHOWN_REASONS:
-        typer.echo(f"… and {len(problems) - _SHOWN_REASONS} more", err=True)
+    for number, document in enumerate(documents, 1):
+        if document.reason:
+            name = f" ({document.filename})" if document.filename else ""
+            typer.echo(f"Document {number}{name} is {document.state.value}: {document.reason}", err=True)
 
 
 def _describe(counts: Counter[str]) -> str:

@@ -30,6 +30,7 @@ _APPROVED = (AnnotationStatus.APPROVED,)
 _FINISHED = {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
 _ANNOTATIONS = TypeAdapter(list[AnnotationPublic])
 _BATCH_CHARACTERS, _BATCH_DOCUMENTS = 1_000_000, 50  # of an import: progress is seen, and a failure costs little
+_SECONDS = 300  # that an answer may take
 _RECONNECT_SECONDS = 60  # that the API may take to restart
 _SHOWN_CHARACTERS = 500  # of an answer that is not of the API
 
@@ -42,10 +43,10 @@ class ReviewerClient:
     Each method raises ApiError if the API refuses the request, and httpx.TransportError if it does not answer.
     """
 
-    def __init__(self, api_url: str, api_key: str, timeout_seconds: float = 300) -> None:
+    def __init__(self, api_url: str, api_key: str) -> None:
         headers = {"Authorization": f"Bearer {api_key}"}
         hooks = {"response": [_check]}
-        self._http = httpx.Client(base_url=api_url, headers=headers, timeout=timeout_seconds, event_hooks=hooks)
+        self._http = httpx.Client(base_url=api_url, headers=headers, timeout=_SECONDS, event_hooks=hooks)
 
     def __enter__(self) -> Self:
         return self

@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[1]
 DOCUMENTS = [
     PROJECT / "README.md",
     PROJECT / "CONTRIBUTING.md",
-    *map(PROJECT.joinpath, ("docs/benchmarks.md", "docs/label-studio.md", "docs/security.md")),
+    *(PROJECT / "docs" / f"{name}.md" for name in ("benchmarks", "client", "formats", "label-studio", "security")),
 ]
 TEXT = "\n".join(document.read_text() for document in DOCUMENTS)
 

@@ -134,44 +134,6 @@ def extract_entities(document_id: Text, session: SessionDep, services: ServicesD
     return EntitiesResponse(document_id=document_id, model_version=model.version, warning=model.warning, entities=found)
 
 
-def _store_upload(file: UploadFile, session: Session, services: Services) -> Document:
-    limit = services.settings.max_upload_bytes
-    content = file.file.read(limit + 1)
-    if len(content) > limit:
-        raise TooLargeError(f"The file is larger than {limit} bytes")
-    sha256 = hashlib.sha256(content).hexdigest()
-    if existing := find_document_by_content(session, sha256):
-        services.encoding.add(existing.text)
-        return existing
-    read = read_document(content, services.settings)
-    document = Document(
-        filename=_clean_filename(file.filename),
-        media_type=read.media_type,
-        sha256=sha256,
-        size_bytes=len(content),
-        page_count=read.page_count,
-        character_count=len(read.text),
-        text=read.text,
-    )
-    document_id = document.id
-    services.store.save(document_id, content, read.boxes, read.pages)
-    session.add(document)
-    try:
-        with translate_database_errors():
-            session.commit()
-    except (ConflictError, UnavailableError):
-        session.rollback()
-        existing = find_document_by_content(session, sha256)  # the commit may have succeeded without an answer
-        if existing is None or existing.id != document_id:
-            services.store.delete(document_id)
-        if existing is None:
-            raise
-        return existing
-    services.encoding.add(read.text)
-    services.uncertainty.add_upload(document.id)
-    return document
-
-
 def _clean_filename(filename: str | None) -> str:
     """Return a name that every database can store."""
     return (filename or "").encode(errors="replace").decode().replace("\0", "")[:255] or "unnamed"

@@ -1,6 +1,7 @@
 """Import and export over HTTP, with Prefect and MLflow unreachable."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ from intake.formats.names import FORMATS, FormatName
 from registry.database import open_session
 from registry.outcome import Decision
 from registry.settings import Settings
+from registry.tables import Job
 from tests.api.conftest import Start
 from tests.feedback.jobs import outcome
 
-ACME = {"text": "Acme Ltd sells.", "spans": [{"start": 0, "end": 8, "label": "party", "notes": "seller"}]}
+ACME: dict[str, Any] = {
+    "text": "Acme Ltd sells.",
+    "spans": [{"start": 0, "end": 8, "label": "party", "notes": "seller"}],
+}
 BELL = {"text": "Bell plc buys.", "spans": [{"start": 0, "end": 8, "label": "party", "status": "draft"}]}
 
 
@@ -78,8 +83,14 @@ def test_documents_that_a_job_was_given_are_not_to_be_taught_again_unless_it_fai
     with open_session(settings) as session:
         answer_jobs(session, [job], outcome(Decision.FAILED))
     assert send(client, write(ACME))["to_teach"] == to_teach
-    client.post(f"/documents/{to_teach[0]}/feedback")
+    job = client.post(f"/documents/{to_teach[0]}/feedback").json()["job_id"]
     assert send(client, write(ACME))["to_teach"] == []
+    with open_session(settings) as session:
+        answer_jobs(session, [job], outcome(Decision.FAILED))
+    assert send(client, write(ACME))["to_teach"] == to_teach
+    with open_session(settings) as session:
+        session.get_one(Job, job).outcome = outcome(Decision.NOT_PROMOTED)
+    assert send(client, write(ACME))["to_teach"] == [], "A person decides about what was refused"
     assert send(client, write({**ACME, "spans": []}), replace=True)["to_teach"] == []
     assert list_states(send(client, write(ACME))) == ["added"]
 
@@ -153,6 +164,9 @@ def test_export_is_imported_elsewhere_with_every_span(name: FormatName, start: S
     file = export(client, name)
     assert list_states(send(client, file, name)) == ["unchanged"] * 4, "The documents are PDFs, known by their ids"
     database_url = SecretStr(f"{settings.database_url.get_secret_value()}-2")
+    anonymous = [replace(FORMATS[name].read(record), document_id=None) for record in FORMATS[name].split(file)]
+    without_ids = FORMATS[name].join(map(FORMATS[name].write, anonymous))
+    assert list_states(send(client, without_ids, name)) == ["unchanged"] * 4, "They are known by their texts, too"
     elsewhere = start(database_url=database_url, document_store_url=f"{settings.document_store_url}-2")
     report = send(elsewhere, file, name)
     assert list_states(report) == ["added"] * 4
@@ -169,16 +183,18 @@ def test_export_has_the_approved_annotations_of_reviewed_documents_and_tells_how
     start: Start,
 ) -> None:
     client = start()
-    send(client, write(ACME, BELL, {"text": "Only read."}))
+    draft = {"start": 0, "end": 4, "label": "party", "status": "draft"}
+    send(client, write({**ACME, "spans": [*ACME["spans"], draft]}, BELL, {"text": "Only read."}))
     reviewed = client.post("/documents", files={"file": ("a.txt", b"Nothing in it.")}).json()["id"]
     client.post(f"/documents/{reviewed}/feedback", json={"annotations": []})
     answer = client.get("/export", params={"format": "prodigy"})
     rows = [json.loads(line) for line in answer.text.splitlines()]
     assert [(row["text"], len(row["spans"])) for row in rows] == [(ACME["text"], 1), ("Nothing in it.", 0)]
-    assert answer.headers["X-Left-Out"] == "1"
+    assert answer.headers["X-Left-Out"] == "2"
     assert answer.headers["Content-Disposition"] == 'attachment; filename="contracts.jsonl"'
     both = [json.loads(line) for line in export(client, status=["approved", "draft"]).splitlines()]
-    assert [row["spans"][0].get("status") for row in both if row["spans"]] == [None, "draft"]
+    statuses = [[span.get("status") for span in row["spans"]] for row in both]
+    assert statuses == [["draft", None], ["draft"], []]
     refused = client.get("/export", params={"format": "conll", "status": "draft"})
     assert (refused.status_code, "does not hold the status" in refused.text) == (422, True)
 
