@@ -121,7 +121,7 @@ def read_review(
     annotation = annotation.model_copy(update={"result": on_text})
     check_annotation_count(count_labels(annotation), services)
     document = find_document(session, services, config, task, caller)
-    annotations = read_labels(annotation, document.text, f"Label Studio user {annotation.completed_by}")
+    annotations = read_labels(annotation, document.text, f"Label Studio user {annotation.completed_by or 'unknown'}")
     check_types(session, annotations, services)
     return Review(
         project=project.key,

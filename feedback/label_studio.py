@@ -82,10 +82,11 @@ def forget_annotations(
     """
     jobs = []
     for annotation_id in annotation_ids:
-        known = _find(session, project, annotation_id)
+        if known := _find(session, project, annotation_id):
+            lock_annotations(session, known.document_id)
+            known = _find(session, project, annotation_id)
         if known is None or known.is_deleted or (skipped_at and skipped_at < known.updated_at):
             continue
-        lock_annotations(session, known.document_id)
         if known.job_id and (job := _forget(session, known, triggered_by)):
             jobs.append(job)
         known.job_id, known.is_deleted = None, skipped_at is None

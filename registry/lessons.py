@@ -15,6 +15,7 @@ from registry.tables import AuditEntry, Document, Job, JobDocument, Lesson
 
 _AT_ONCE = 10_000  # SQLite takes 32,766 values in a query
 _COUNTS = col(JobDocument.withdrawn_by).is_(None)
+_IS_PARTIAL = col(JobDocument.lesson)["is_partial"].as_boolean()
 RETRACTED = "retracted"  # in `withdrawn_by`
 
 
@@ -24,7 +25,9 @@ def store_lessons(session: Session, job_ids: Sequence[str]) -> None:
     A document whose last lesson is partial counts as reviewed for the types of that lesson alone.
     """
     rows = _list_unstored(session, job_ids)
-    last = find_last_lessons(session, [row.document_id for row in rows]) if rows else {}
+    of_rows = col(JobDocument.document_id).in_([row.document_id for row in rows])
+    with_partial = session.exec(select(JobDocument.document_id).where(of_rows, _IS_PARTIAL).distinct()).all()
+    last = find_last_lessons(session, with_partial)
     partial = {document_id: lesson.reviewed_types for document_id, lesson in last.items() if lesson.is_partial}
     _store(session, rows, partial)
 

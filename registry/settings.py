@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     webhook_private_addresses: bool = Field(
         False, description="Whether webhooks may be sent to private addresses, such as those of this machine"
     )
-    label_studio_url: str | None = Field(
+    label_studio_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = Field(
         None, description="Label Studio's address, from which `Start training` there has its annotations read"
     )
     label_studio_token: SecretStr | None = Field(None, description="A token of a user who may read its projects")

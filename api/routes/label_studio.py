@@ -104,7 +104,7 @@ def predict_tasks(
     return PredictResponse(results=[predict(session, services, caller, config, task, model) for task in request.tasks])
 
 
-@router.post("/webhook", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(400, 409, 410, 413))
+@router.post("/webhook", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(400, 404, 409, 410, 413))
 def receive_webhook(
     request: WebhookRequest, session: SessionDep, services: ServicesDep, caller: ReviewerDep
 ) -> WebhookResponse:

@@ -11,10 +11,11 @@ from sqlmodel import Session
 from feedback.claiming import answer_jobs
 from feedback.label_studio import Review, forget_annotations, teach_reviews
 from feedback.launcher import Launcher
+from feedback.submission import create_training_run, trigger_model_feedback
 from feedback.unlearning import Withdrawal, withdraw_lessons
 from registry.annotations import list_annotations
 from registry.jobs import list_jobs
-from registry.lessons import find_last_lessons, list_learned_lessons
+from registry.lessons import find_last_lessons, list_learned_lessons, take_lessons
 from registry.outcome import Decision
 from registry.tables import AnnotationBase, Job, JobDocument
 from tests.feedback.jobs import outcome
@@ -120,3 +121,27 @@ def test_reviews_of_many_documents_become_one_job_each_with_the_last_state(
     assert list_values(session, first) == {"Bell"}
     assert len(find_last_lessons(session, [first, second])) == 2
     assert session.get_one(Job, job.id).type == "training_run"
+
+
+def test_older_annotation_of_another_annotator_that_comes_late_teaches_nothing(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document_id = add_document(session).id
+    teach_reviews(session, prefect_away, [review(document_id, [marked("Bell")], second=1)], "ana")
+    assert teach_reviews(session, prefect_away, [review(document_id, [], number=2)], "ana") == []
+    assert list_values(session, document_id) == {"Bell"}
+
+
+def test_training_run_inherits_what_nobody_looked_for_and_feedback_does_not(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document, other = add_document(session, "1"), add_document(session, "2")
+    date = marked("Acme Ltd").model_copy(update={"type": "date"})
+    trigger_model_feedback(session, prefect_away, other, [date])
+    teach_reviews(session, prefect_away, [review(document.id, [marked("Bell")])], "ana")
+    run = create_training_run(session, prefect_away, None, "ana")
+    take_lessons(session, [run.id], "run")
+    reviewed = find_last_lessons(session, [document.id, other.id])
+    assert [reviewed[each.id].reviewed_types for each in (document, other)] == [["party"], ["date", "party"]]
+    trigger_model_feedback(session, prefect_away, document)
+    assert find_last_lessons(session, [document.id])[document.id].reviewed_types == ["date", "party"]

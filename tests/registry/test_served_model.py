@@ -122,3 +122,19 @@ def test_request_asks_an_mlflow_that_does_not_answer_once(
     assert found
     assert found.warning
     assert len(asked) == 1
+
+
+def test_version_is_found_without_loading_and_is_the_one_that_serves(
+    registry: ModelRegistry, register_version: Register, settings: Settings, tmp_path: Path
+) -> None:
+    served = ServedModel(registry, Clock())
+    assert served.find_version() is None
+    good, broken = register_version(), register_version()
+    registry.promote(good)
+    assert (served.find_version(), served.loaded) == (good, None)
+    served.get()
+    change_files(tmp_path, registry.get_version(broken).mlflow_run_id)
+    delete_cache(settings)
+    registry.promote(broken)
+    served.get()
+    assert served.find_version() == good
