@@ -34,7 +34,7 @@ export class PageSurface {
       },
       this.pages.map((page) => page.element),
     );
-    this.observer = new IntersectionObserver((entries) => this.#follow(entries), { rootMargin: NEAR });
+    this.observer = new IntersectionObserver((entries) => this.#follow(entries), { root: this.element, rootMargin: NEAR });
     this.pages.forEach((page) => this.observer.observe(page.element));
   }
 

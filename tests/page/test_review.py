@@ -99,7 +99,7 @@ def test_reviewer_teaches_a_pdf_and_the_next_one_is_read(
     page.get_by_role("button", name="Teach").click()
     expect(page.locator(".teaching h3")).to_contain_text(re.compile(r"Live as version 1 after \d"), timeout=LEARNING)
 
-    upload(reviewer, 11)
+    upload(reviewer, 18)
     page.get_by_role("button", name="Next contract").click()
     expect(page.locator("li.suggested").first).to_be_visible()
     count = page.locator("li.suggested").count()

@@ -58,7 +58,7 @@ def test_far_pages_of_a_long_contract_are_fetched_when_they_come_near(sign_in: S
     page, asked = sign_in(), list[str]()
     page.on("request", lambda request: asked.append(request.url) if "/image" in request.url else None)
     page.evaluate(f"location.hash = '#/documents/{long.id}'")
-    page.locator(".page[data-number='1'].loaded").wait_for()
+    page.locator(".page[data-number='2'].loaded").wait_for()
     assert 1 < len(asked) < 10
     page.locator(".page[data-number='90']").evaluate("element => element.scrollIntoView()")
     page.locator(".page[data-number='90'].loaded").wait_for()
