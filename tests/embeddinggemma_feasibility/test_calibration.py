@@ -115,3 +115,10 @@ def test_bins_hold_the_extracted_values_only() -> None:
     assert (only.size, only.right) == (2, 0.5)
     assert only.confidence == pytest.approx(0.94)
     assert reliability.error == pytest.approx(0.44)
+
+
+def test_uncertain_values_are_those_extracted_though_wrong_and_left_out_though_right_each_once() -> None:
+    calibration = Calibration(of_any_type=(0, 1, 0), threshold=0.5)
+    likeliest_first = (("Acme", 0.9), ("ACME", 0.6), ("Bell", 0.3))
+    ranked = [Entity("party", value, 0, 4, posterior) for value, posterior in likeliest_first]
+    assert calibration.count_uncertain(ranked) == pytest.approx(0.1 + 0.3)
