@@ -21,6 +21,7 @@ _NOT_IN_A_METRIC = re.compile(r"[^\w.\- :]")  # MLflow permits slashes too, but 
 _CHAMPIONS = "champions"
 _ALL_TYPES = "all types/"  # MLflow draws the metrics of each first part in a section, in alphabetical order
 _UNSEEN = f"{_ALL_TYPES}unseen_documents"
+_MAX_USER = 256  # characters that MLflow stores
 _MOST_METRICS = 1000  # that MLflow takes at once
 
 
@@ -36,7 +37,7 @@ def build_source_tags(user: str) -> dict[str, str]:
     """Return the tags that say in MLflow who started a run, and which code it ran."""
     commit = find_commit()
     return {
-        "mlflow.user": user,
+        "mlflow.user": user[:_MAX_USER],
         "mlflow.source.name": "contract-feedback",
         "code_version": get_code_version(),
         "mlflow.source.type": SourceType.to_string(SourceType.PROJECT),
@@ -95,8 +96,8 @@ def create_champions_run(client: MlflowClient, experiment_id: str) -> str:
     """Create the run with the scores of all promoted versions."""
     note = (
         "The learning curve: each step is a promoted version, with its scores when it was promoted. "
-        "A person's promotion of a version that was refused is added by the next run that promotes one; going back to "
-        "an earlier version adds nothing."
+        "A version that was refused and that a person promoted is added by the next run; going back to an earlier "
+        "version adds nothing."
     )
     tags = build_source_tags("contract-feedback") | {"kind": _CHAMPIONS, "mlflow.note.content": note}
     run_id = str(client.create_run(experiment_id, tags=tags, run_name=_CHAMPIONS).info.run_id)

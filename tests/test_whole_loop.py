@@ -167,13 +167,13 @@ def test_run_again_in_prefect_neither_trains_nor_registers_twice(
 ) -> None:
     run_id = first_job["outcome"]["flow_run_id"]
     mlflow = MlflowClient(stack.mlflow_url)
-    runs = len(mlflow.search_runs(["1"]))
+    runs = len(mlflow.search_runs(["1"], "tags.trained = 'yes'"))
     versions = len(http.get("/models", params={"limit": 200}).json()["items"])
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
         prefect.set_flow_run_state(run_id, Scheduled(), force=True)
         wait_until(lambda: (state := prefect.read_flow_run(run_id).state) is not None and state.is_final())
         assert prefect.read_flow_run(run_id).state_name == "Completed"
-    assert len(mlflow.search_runs(["1"])) == runs
+    assert len(mlflow.search_runs(["1"], "tags.trained = 'yes'")) == runs
     assert len(http.get("/models", params={"limit": 200}).json()["items"]) == versions
 
 

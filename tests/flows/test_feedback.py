@@ -78,7 +78,7 @@ def test_run_interrupted_after_training_registers_the_trained_model(
     assert outcome.challenger
     assert (outcome.mlflow_run_id, outcome.challenger.version) == (trained.mlflow_run_id, "1")
     assert outcome.challenger.reliability
-    assert len(MlflowClient(settings.mlflow_tracking_uri).search_runs(["1"])) == 1
+    assert len(MlflowClient(settings.mlflow_tracking_uri).search_runs(["1"], "tags.trained = 'yes'")) == 1
 
 
 def test_run_with_nothing_marked_and_no_champion_fails_with_the_reason(session: Session) -> None:
