@@ -18,11 +18,14 @@ from api.schemas import (
     EntitiesResponse,
     JobDetail,
     JobResponse,
+    Page,
 )
 from client.errors import ApiError
 from client.events import read_events
 from feedback.job_state import JobStatus
 from intake.formats.names import FORMATS, FormatName
+from registry.jobs import Review
+from registry.listed_documents import Order
 from registry.model_version import ModelVersion
 from registry.tables import AnnotationStatus
 
@@ -63,6 +66,13 @@ class ReviewerClient:
     def upload(self, filename: str, content: bytes) -> DocumentPublic:
         """Upload a PDF or a text in UTF-8; the same bytes again return the existing document."""
         return self._send(DocumentPublic, "POST", "/documents", files={"file": (filename, content)})
+
+    def list_documents(
+        self, order: Order = Order.NEWEST, review: Review | None = None, offset: int = 0, limit: int = 50
+    ) -> Page[DocumentPublic]:
+        """Return one page of the documents; `Order.UNCERTAIN` with `Review.NEW` begins with what teaches most."""
+        params = {"order": order.value, "offset": offset, "limit": limit} | ({"review": review.value} if review else {})
+        return self._send(Page[DocumentPublic], "GET", "/documents", params=params)
 
     def read_document(self, document_id: str) -> DocumentPublic:
         """Return the description of a document."""

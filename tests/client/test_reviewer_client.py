@@ -19,7 +19,9 @@ from client.reviewer_client import ReviewerClient
 from feedback.job_state import JobStatus
 from intake.formats.names import FORMATS, FormatName
 from registry.database import open_session
+from registry.jobs import Review
 from registry.keys import revoke_key
+from registry.listed_documents import Order
 from registry.outcome import Decision
 from registry.settings import Settings
 from registry.tables import JobType
@@ -58,6 +60,8 @@ def test_contract_is_uploaded_read_annotated_and_taught(client: ReviewerClient) 
     assert client.extract(document.id).model_version is None
     annotation = client.annotate(document.id, PARTY)
     assert client.list_annotations(document.id) == [annotation]
+    assert client.list_documents(Order.UNCERTAIN, Review.NEW).items == [client.read_document(document.id)]
+    assert client.list_documents(review=Review.REVIEWED).total == 0
     job = client.teach(document.id)
     assert (job.job_type, job.document_ids) == (JobType.FEEDBACK, [document.id])
     again = client.teach(document.id, [PARTY], reviewer="rui", note="sold", idempotency_key="1")
