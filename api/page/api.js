@@ -11,53 +11,65 @@ export class ApiError extends Error {
   }
 }
 
-/** Keep a key that came in the address, `#key=cf_…`, for this tab, and take it out of the address and the history. */
+/**
+ * Keep a key that came in the address, `#key=cf_…`, for this tab, and take it out of the address and the history.
+ * Return whether there was one.
+ */
 export function takeKeyFromAddress() {
   const found = location.hash.match(/^#key=(cf_[\w-]+)$/);
-  if (!found) return;
+  if (!found) return false;
   saveKey(found[1]);
   history.replaceState(null, "", location.pathname + location.search);
+  return true;
 }
 
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 export const saveKey = (key) => sessionStorage.setItem(KEY, key);
 export const forgetKey = () => sessionStorage.removeItem(KEY);
 
-function authorization() {
-  return { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` };
-}
+const getKey = () => sessionStorage.getItem(KEY);
 
 async function send(path, { method = "GET", body, headers = {}, signal, cache = "no-cache" } = {}) {
-  const options = { method, signal, cache, headers: { ...authorization(), ...headers } };
+  const key = getKey();
+  const options = { method, signal, cache, headers: { Authorization: `Bearer ${key}`, ...headers } };
   if (body !== undefined) {
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
   }
-  let response;
+  const response = await receive(fetch(new URL(path, BASE), options));
+  if (response.ok) return response;
+  if (response.status === 401 && key === getKey()) window.dispatchEvent(new Event("signed-out"));
+  const answer = await response.json().catch(() => ({}));
+  throw new ApiError(response.status, answer.detail ?? response.statusText);
+}
+
+/** Return what comes; raise ApiError with the status 0 if the connection breaks. */
+async function receive(coming) {
   try {
-    response = await fetch(new URL(path, BASE), options);
+    return await coming;
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, error.message);
   }
-  if (!response.ok) throw await toError(response);
-  return response;
-}
-
-async function toError(response) {
-  if (response.status === 401) window.dispatchEvent(new Event("signed-out"));
-  const answer = await response.json().catch(() => ({}));
-  return new ApiError(response.status, answer.detail ?? response.statusText);
 }
 
 /** Return the answer to a request as JSON; null if it has no content. */
 export async function request(path, options) {
   const response = await send(path, options);
-  return response.status === 204 ? null : response.json();
+  return response.status === 204 ? null : receive(response.json());
 }
 
-export const requestText = async (path) => (await send(path)).text();
-export const requestBlob = async (path, signal) => (await send(path, { signal, cache: "default" })).blob();
+/** Return the answer to a request as text, with a byte order mark if it has one: offsets count it. */
+export async function requestText(path) {
+  const bytes = await receive((await send(path)).arrayBuffer());
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+}
+
+/** Return the answer to a request as a file, which the browser may have kept. */
+export async function requestBlob(path, signal) {
+  const response = await send(path, { signal, cache: "default" });
+  return receive(response.blob());
+}
 
 /** Upload a file; `onprogress` is told the share that was sent. */
 export function upload(file, onprogress) {
@@ -66,7 +78,7 @@ export function upload(file, onprogress) {
     form.append("file", file, file.name);
     const sent = new XMLHttpRequest();
     sent.open("POST", new URL("documents", BASE));
-    sent.setRequestHeader("Authorization", authorization().Authorization);
+    sent.setRequestHeader("Authorization", `Bearer ${getKey()}`);
     sent.upload.onprogress = (event) => event.lengthComputable && onprogress(event.loaded / event.total);
     sent.onerror = () => reject(new ApiError(0, ""));
     sent.onload = () => {
@@ -97,6 +109,7 @@ export async function followJob(jobId, onjob, signal) {
       }
     } catch (error) {
       if (error.name === "AbortError" || [401, 403, 404].includes(error.status)) return;
+      if (!(error instanceof ApiError)) throw error;
     }
     await new Promise((resolve) => setTimeout(resolve, 1000)); // the API is being restarted
   }
@@ -105,12 +118,19 @@ export async function followJob(jobId, onjob, signal) {
 /** Yield the server-sent events of a stream. EventSource reads them, too, but cannot send a key. */
 async function* readEvents(stream) {
   let rest = "";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-    const parts = (rest + text.replaceAll("\r", "")).split("\n\n");
-    rest = parts.pop();
-    for (const part of parts) {
-      const fields = Object.fromEntries(part.split("\n").map((line) => line.split(/: ?(.*)/s, 2)));
-      if (fields.data) yield { event: fields.event, data: JSON.parse(fields.data) };
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader(); // Safari does not iterate over a stream
+  try {
+    for (;;) {
+      const { done, value } = await receive(reader.read());
+      if (done) return;
+      const parts = (rest + value.replaceAll("\r", "")).split("\n\n");
+      rest = parts.pop();
+      for (const part of parts) {
+        const fields = Object.fromEntries(part.split("\n").map((line) => line.split(/: ?(.*)/s, 2)));
+        if (fields.data) yield { event: fields.event, data: JSON.parse(fields.data) };
+      }
     }
+  } finally {
+    reader.cancel().catch(() => {});
   }
 }

@@ -29,7 +29,12 @@ export async function showContract(place, documentId, scopes) {
   ]);
   const view = new ContractView(description, pages, new Text(string), types.map((each) => each.type), scopes);
   place.replaceChildren(view.element);
-  await view.open();
+  try {
+    await view.open();
+  } catch (error) {
+    view.close();
+    throw error;
+  }
   return () => view.close();
 }
 
@@ -129,8 +134,11 @@ class ContractView {
     try {
       const { model_version: version, warning } = await this.review.suggest();
       this.#showHint(version ? warning && quote(warning) : t("noModelYet"));
+      this.isRead = true;
+      this.#draw();
     } catch (error) {
-      if (error.status !== 503 || this.isClosed) throw error;
+      if (this.isClosed) return;
+      if (error.status !== 503) throw error;
       this.#showHint(quote(error.message));
       setTimeout(guarded(() => this.isClosed || this.#suggest()), 3000);
     }
@@ -158,7 +166,7 @@ class ContractView {
     const focused = this.list.contains(document.activeElement) && findPlace(document.activeElement);
     const { scrollTop } = this.list;
     this.list.replaceChildren(...buildEntityList(items, this.current, this.colours, this.#actions));
-    if (!items.length && this.hint.hidden) this.list.append(h("p", { class: "hint" }, t("nothingFound")));
+    if (!items.length && this.isRead && this.hint.hidden) this.list.append(h("p", { class: "hint" }, t("nothingFound")));
     this.list.scrollTop = scrollTop;
     if (focused) this.#focusAgain(focused);
     this.#drawBar();
@@ -173,14 +181,16 @@ class ContractView {
 
   #drawBar() {
     const count = this.review.suggested.length;
+    const focused = this.bar.contains(document.activeElement) && document.activeElement.getAttribute("aria-keyshortcuts");
     this.bar.replaceChildren(
       ...[
-        button(t("nextContract"), guarded(openNext), { shortcut: "N", kind: "quiet" }),
+        button(t("nextContract"), guarded(() => openNext(this.description.id)), { shortcut: "N", kind: "quiet" }),
         this.mayAnnotate && count > 0 && button(t("acceptAll", { count }), guarded(() => this.review.accept(...this.review.suggested)), { shortcut: "⇧A" }),
         this.review.canUndo && button(t("undo"), guarded(() => this.#undo()), { shortcut: "U", kind: "quiet" }),
         this.mayTeach && button(t("teach"), guarded(() => this.#teach()), { kind: "primary", shortcut: "G" }),
       ].filter(Boolean),
     );
+    if (focused) (this.bar.querySelector(`[aria-keyshortcuts="${focused}"]`) ?? this.bar.lastChild).focus();
   }
 
   get #actions() {
@@ -190,7 +200,7 @@ class ContractView {
     return {
       pick,
       accept: act("accept"),
-      reject: act("reject"),
+      reject: (item) => guarded(() => this.#reject(item))(),
       retype: (item) => this.#chooseTypeOf(item),
       extend: (item, edge, step) => guarded(() => this.#extend(item, edge, step))(),
     };
@@ -219,7 +229,18 @@ class ContractView {
     if (next) this.#pick(next);
   }
 
-  async #extend(item, edge, step) {
+  /** Reject an entity, and pick the one after it in the list: it goes to the end, or out of the list. */
+  async #reject(item) {
+    const keys = [...this.list.querySelectorAll(".value")].map((each) => each.dataset.key);
+    const at = keys.indexOf(item.key);
+    await this.review.reject(item);
+    const next = keys[at + 1] ?? keys[at - 1];
+    if (next) this.#pick(next);
+  }
+
+  async #extend(picked, edge, step) {
+    await this.review.work; // after a click before this one
+    const item = this.review.items.find((each) => each.slot === picked.slot) ?? picked;
     const { tokens } = this.text;
     const isStart = edge === "start";
     const token = this.text.findToken(isStart ? item.start : item.end - 1) + step;
@@ -231,8 +252,7 @@ class ContractView {
   }
 
   async #undo() {
-    await this.review.undo();
-    announce(t("undone"));
+    if (await this.review.undo()) announce(t("undone"));
   }
 
   /** Offer the types for the selected words, or the words as the extent of the current entity. */
@@ -252,6 +272,7 @@ class ContractView {
   }
 
   #openChooser(title, onchoose, others) {
+    this.focusedBefore = document.activeElement;
     const chooser = buildTypeChooser(title, this.types, this.colours, onchoose, () => this.#closeChooser(), others);
     this.chooserPlace.replaceChildren(chooser);
   }
@@ -259,7 +280,8 @@ class ContractView {
   #closeChooser() {
     this.chooserPlace.replaceChildren();
     this.surface.selection.clear();
-    this.surface.element.focus({ preventScroll: true });
+    const isInList = this.list.contains(this.focusedBefore);
+    (isInList ? this.focusedBefore : this.surface.element).focus({ preventScroll: true });
   }
 
   #finishChoosing(type, start, end, store) {
@@ -270,37 +292,45 @@ class ContractView {
   }
 
   async #teach() {
-    const submitted = await submit(this.review);
+    const submitted = await submit(this.review, this.mayAnnotate);
     if (submitted) this.teaching.follow(submitted.job.job_id, submitted.sent);
   }
 
   #handleKey(event) {
     const isTyping = event.target.matches("input, textarea, select") || document.querySelector("dialog[open]");
-    if (isTyping || event.altKey) return;
+    const name = getKeyName(event);
+    const isHeld = event.repeat && !/^(j|k|Arrow\w+)$/.test(name);
+    if (isTyping || isHeld || event.altKey) return;
     const item = this.#currentItem;
     const keys = {
       j: () => this.#move(1),
       ArrowDown: () => this.#move(1),
       k: () => this.#move(-1),
       ArrowUp: () => this.#move(-1),
-      n: openNext,
+      n: () => openNext(this.description.id),
       "?": showShortcuts,
       ...(this.mayAnnotate && {
         A: () => this.review.accept(...this.review.suggested),
         u: () => this.#undo(),
         a: () => item && this.review.accept(item),
-        x: () => item && this.review.reject(item),
+        x: () => item && this.#reject(item),
         t: () => item && this.#chooseTypeOf(item),
       }),
       ...(this.mayTeach && { g: () => this.#teach() }),
     };
-    const isUndo = (event.ctrlKey || event.metaKey) && event.key === "z";
+    const isUndo = (event.ctrlKey || event.metaKey) && name === "z";
     if ((event.ctrlKey || event.metaKey) && !isUndo) return;
-    const action = isUndo ? keys.u : keys[event.key];
+    const action = isUndo ? keys.u : keys[name];
     if (!action) return;
     event.preventDefault();
     guarded(action)();
   }
+}
+
+/** Return the key's name; a letter is a capital with Shift alone, whatever Caps Lock says. */
+function getKeyName({ key, shiftKey }) {
+  if (key.length > 1) return key;
+  return shiftKey ? key.toUpperCase() : key.toLowerCase();
 }
 
 const findLabel = (element) => element.getAttribute("aria-label")?.split(":")[0] ?? element.className;

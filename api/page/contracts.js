@@ -6,17 +6,19 @@ import { formatDate, formatNumber, t, translate } from "./language.js";
 import { describe, guarded } from "./problems.js";
 
 const PAGE = 50;
+const MOST = 200; // of one answer
 const AT_ONCE = 2; // uploads
 const ORDERS = { uncertain: "orderUncertain", newest: "orderNewest", name: "orderName" };
 const STATES = ["new", "waiting", "reviewed", "changed", "set_aside"];
 const CHOSEN = "contract-feedback-list";
+const uploads = h("ul", { class: "uploads", "aria-label": t("uploads"), hidden: true }); // go on while a contract is open
 
 /** Show the contracts in `place`; return a function that ends it. */
 export async function showContracts(place, _, scopes) {
   const view = new ContractsView(scopes);
   place.replaceChildren(view.element);
   await view.load();
-  const look = guarded(() => view.load());
+  const look = () => setTimeout(guarded(() => view.loadAgain()), 300); // the click that brings the window back comes first
   window.addEventListener("focus", look);
   return () => window.removeEventListener("focus", look);
 }
@@ -26,7 +28,7 @@ class ContractsView {
     this.chosen = { order: "uncertain", review: "", search: "", ...JSON.parse(sessionStorage.getItem(CHOSEN) ?? "{}") };
     this.rows = h("tbody");
     this.count = h("p", { class: "about", role: "status" });
-    this.more = button(t("more"), guarded(() => this.#loadMore()), { kind: "quiet" });
+    this.more = button(t("more"), guarded(() => this.#fetch(this.rows.children.length, PAGE)), { kind: "quiet" });
     this.element = h(
       "div",
       { class: "contracts" },
@@ -39,9 +41,16 @@ class ContractsView {
     );
   }
 
-  async load() {
-    this.rows.replaceChildren();
-    await this.#loadMore();
+  load() {
+    return this.#fetch(0, PAGE);
+  }
+
+  /** Show what has changed meanwhile, unless that would take away what the reviewer looks at. */
+  async loadAgain() {
+    const shown = this.rows.children.length;
+    if (shown <= MOST && this.element.isConnected && !this.rows.contains(document.activeElement)) {
+      await this.#fetch(0, Math.max(PAGE, shown));
+    }
   }
 
   #buildChoices() {
@@ -65,13 +74,14 @@ class ContractsView {
     );
   }
 
-  async #loadMore() {
+  async #fetch(offset, limit) {
     const chosen = Object.entries(this.chosen).filter(([, value]) => value);
-    const query = new URLSearchParams([...chosen, ["offset", this.rows.children.length], ["limit", PAGE]]);
-    const asked = (this.asked = query.toString());
-    const page = await request(`documents?${query}`);
-    if (asked !== this.asked) return; // chosen otherwise meanwhile
-    this.rows.append(...page.items.map(buildRow));
+    const asked = (this.asked = {});
+    const page = await request(`documents?${new URLSearchParams([...chosen, ["offset", offset], ["limit", limit]])}`);
+    if (asked !== this.asked) return; // asked for again, or otherwise
+    const rows = page.items.map(buildRow);
+    if (offset) this.rows.append(...rows);
+    else this.rows.replaceChildren(...rows);
     this.count.textContent = page.total ? t("countOfContracts", { count: page.total }) : t("noContracts");
     this.more.hidden = this.rows.children.length >= page.total;
   }
@@ -88,7 +98,6 @@ class ContractsView {
         input.value = "";
       },
     });
-    this.uploads = h("ul", { class: "uploads", "aria-label": t("uploads"), hidden: true });
     const zone = h("div", { class: "drop" }, t("drop"), " ", input, h("label", { for: "files", class: "button" }, t("chooseFiles")));
     const over = (isOver) => (event) => {
       event.preventDefault();
@@ -100,29 +109,33 @@ class ContractsView {
       over(false)(event);
       this.#upload([...event.dataTransfer.files]);
     });
-    return h("section", { "aria-label": t("uploads") }, zone, this.uploads);
+    return h("section", { "aria-label": t("uploads") }, zone, uploads);
   }
 
   /** Upload files, some at once, each with its progress and, if it is refused, the reason. */
   async #upload(files) {
-    this.uploads.hidden = false;
-    const waiting = files.map((file) => [file, this.#addUpload(file)]);
+    uploads.hidden = false;
+    const waiting = files.map((file) => [file, addUpload(file)]);
     const work = async () => {
       for (let next = waiting.shift(); next; next = waiting.shift()) await uploadOne(...next);
     };
+    window.addEventListener("beforeunload", warn);
     await Promise.all(Array.from({ length: AT_ONCE }, work));
+    window.removeEventListener("beforeunload", warn);
     announce(t("uploaded"));
-    await guarded(() => this.load())();
+    if (this.element.isConnected) await guarded(() => this.load())();
   }
+}
 
-  #addUpload(file) {
-    const progress = h("progress", { max: 1, value: 0, "aria-label": file.name });
-    const state = h("span", { class: "about" }, t("phase_waiting"));
-    const name = h("span", { class: "name" }, file.name);
-    const row = h("li", {}, name, progress, state);
-    this.uploads.append(row);
-    return { row, name, progress, state };
-  }
+const warn = (event) => event.preventDefault(); // files that wait would not be uploaded
+
+function addUpload(file) {
+  const progress = h("progress", { max: 1, value: 0, "aria-label": file.name });
+  const state = h("span", { class: "about" }, t("phase_waiting"));
+  const name = h("span", { class: "name" }, file.name);
+  const row = h("li", {}, name, progress, state);
+  uploads.append(row);
+  return { row, name, progress, state };
 }
 
 async function uploadOne(file, { row, name, progress, state }) {

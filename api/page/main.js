@@ -22,9 +22,12 @@ let shown = 0;
 document.documentElement.lang = language;
 takeKeyFromAddress();
 window.addEventListener("hashchange", () => {
-  takeKeyFromAddress();
+  if (takeKeyFromAddress()) key = null;
   show();
 });
+for (const name of ["dragover", "drop"]) {
+  window.addEventListener(name, (event) => event.preventDefault()); // beside the place for files, they would replace the page
+}
 window.addEventListener("signed-out", () => showSignIn(t("wrongKey")));
 show();
 
@@ -33,20 +36,32 @@ async function show() {
   const number = ++shown;
   end();
   end = () => {};
+  document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
   if (!hasKey()) return showSignIn();
   const place = h("div", { class: "view" }, h("p", { class: "hint" }, t("loading"))); // detached once another view is shown
   main.replaceChildren(place);
-  await guarded(async () => {
+  const isShown = await guarded(async () => {
+    drawHeader();
     key ??= await request("key");
     const [, view, current, argument] = findView();
     drawHeader(current);
     if (!view) return place.replaceChildren(h("p", { class: "hint" }, t("unknownView")));
     document.getElementById("messages").replaceChildren();
     const ended = await view(place, argument, key.scopes);
-    document.title = `${place.querySelector("h1").textContent} · contract-feedback`;
-    if (number === shown) end = ended;
-    else ended();
+    if (number !== shown) return ended();
+    end = ended;
+    const heading = place.querySelector("h1");
+    document.title = `${heading.textContent} · contract-feedback`;
+    if (number > 1) focusOn(heading);
+    return true;
   })();
+  if (!isShown && number === shown && hasKey()) place.replaceChildren(button(t("tryAgain"), show));
+}
+
+/** Move the focus, which went with the view before, so that a screen reader says where it is. */
+function focusOn(heading) {
+  heading.tabIndex = -1;
+  heading.focus();
 }
 
 function findView() {
@@ -75,7 +90,7 @@ function drawHeader(current) {
     h("span", { class: "space" }),
     select,
     key ? h("span", { class: "about" }, key.name) : "",
-    key ? button(t("signOut"), signOut, { kind: "quiet" }) : "",
+    hasKey() ? button(t("signOut"), signOut, { kind: "quiet" }) : "",
   );
 }
 
@@ -86,10 +101,13 @@ function signOut() {
 }
 
 function showSignIn(problem) {
+  shown += 1;
+  end();
+  end = () => {};
   forgetKey();
   key = null;
   drawHeader();
-  const input = h("input", { type: "password", required: true, autocomplete: "off", spellcheck: "false" });
+  const input = h("input", { type: "password", required: true, pattern: " *cf_[\\w\\-]+ *", autocomplete: "off", spellcheck: "false" });
   const signIn = (event) => {
     event.preventDefault();
     saveKey(input.value.trim());

@@ -101,7 +101,7 @@ class ModelView {
   async #promote({ version }) {
     const reason = h("input", { type: "text", maxlength: 1000, "aria-label": t("reason"), placeholder: t("reason") });
     const content = [h("p", {}, t("rollBackText")), reason];
-    if (!(await ask(t("rollBackTitle", { version }), content, [[t("promote"), true, "primary"], [t("cancel"), null]]))) return;
+    if (!(await ask(t("serveTitle", { version }), content, [[t("promote"), true, "primary"], [t("cancel"), null]]))) return;
     const body = reason.value.trim() ? { reason: reason.value.trim() } : {};
     const answer = await request(`models/${version}/promote`, { method: "POST", body });
     await this.load();

@@ -5,6 +5,7 @@ import { h } from "./elements.js";
 import { t } from "./language.js";
 import { Selection } from "./selection.js";
 
+const AGAIN_SECONDS = 3;
 const NEAR = "150% 0px"; // pages are fetched one and a half screens before they are seen
 
 export class PageSurface {
@@ -50,14 +51,15 @@ export class PageSurface {
     if (!box) return page.element.scrollIntoView({ block: "start" });
     const shown = page.overlay.getBoundingClientRect();
     const top = shown.top + (box[1] / page.height) * shown.height;
-    const middle = this.element.getBoundingClientRect();
-    this.element.scrollBy({ top: top - (middle.top + middle.height / 2) });
+    const seen = this.element.getBoundingClientRect();
+    if (top < seen.top + 20 || top > seen.bottom - 40) this.element.scrollBy({ top: top - (seen.top + seen.height / 2) });
   }
 
   close() {
     this.observer.disconnect();
     for (const page of this.pages) {
       page.request?.abort();
+      page.request = null;
       if (page.image.src) URL.revokeObjectURL(page.image.src);
     }
   }
@@ -85,6 +87,7 @@ export class PageSurface {
   async #load(page) {
     if (page.request) return;
     page.request = new AbortController();
+    page.element.classList.remove("failed");
     const path = `documents/${this.documentId}/pages/${page.number}`;
     const width = Math.min(2000, Math.ceil((page.element.clientWidth * devicePixelRatio) / 200) * 200);
     const words = request(`${path}/words`, page.request).then((answer) => {
@@ -97,21 +100,32 @@ export class PageSurface {
       page.element.classList.add("loaded");
     });
     for (const part of [words, image]) {
-      part.catch((error) => error.name !== "AbortError" && this.#fail(page));
+      part.catch((error) => error.name !== "AbortError" && this.#fail(page, error));
     }
   }
 
-  #fail(page) {
-    page.element.classList.add("failed");
-    page.element.dataset.problem = t("pageFailed");
+  /** Say that a page cannot be shown; if the server is busy, try again as long as the page is near. */
+  #fail(page, error) {
+    const asked = page.request;
+    if (![0, 429, 503].includes(error.status)) {
+      page.element.classList.add("failed");
+      page.element.dataset.problem = t("pageFailed");
+      return;
+    }
+    setTimeout(() => {
+      if (!asked || page.request !== asked) return;
+      this.#unload(page);
+      this.#load(page);
+    }, AGAIN_SECONDS * 1000);
   }
 
   /** Forget a page that is far away: the images of 300 pages would fill the memory. */
   #unload(page) {
     if (!page.request) return;
     page.request.abort();
-    page.request = null;
-    page.element.classList.remove("loaded");
+    page.request = page.words = null;
+    page.overlay.replaceChildren();
+    page.element.classList.remove("loaded", "selectable", "failed");
     if (page.image.src) URL.revokeObjectURL(page.image.src);
     page.image.removeAttribute("src");
   }

@@ -22,14 +22,17 @@ export class TextSurface {
       {
         class: "surface text",
         tabindex: 0,
-        role: "application",
+        role: "textbox",
+        "aria-readonly": "true",
+        "aria-multiline": "true",
         "aria-label": t("surface"),
         onkeydown: (event) => this.selection.handleKey(event, this.#findVisible()),
-        onpointerup: () => this.#takeMouseSelection(),
         onclick: (event) => this.#pick(event, onpick),
       },
       this.blocks.map((block) => block.element),
     );
+    this.takeSelection = () => this.#takeMouseSelection();
+    document.addEventListener("pointerup", this.takeSelection); // also if the mouse has left the text
     this.selection.addEventListener("move", () => {
       this.#draw();
       this.#revealSelection();
@@ -44,7 +47,7 @@ export class TextSurface {
 
   reveal(item) {
     const mark = this.element.querySelector(`[data-keys~="${item.start}-${item.end}"]`);
-    (mark ?? this.#findBlock(item.start).element).scrollIntoView({ block: "center" });
+    (mark ?? this.#findBlock(item.start).element).scrollIntoView({ block: "nearest" });
   }
 
   #findBlock(offset) {
@@ -108,7 +111,7 @@ export class TextSurface {
   /** Return the offset of a place in the document: what precedes it in its block is counted. */
   #toOffset(node, offset) {
     const block = (node.nodeType === Node.TEXT_NODE ? node.parentElement : node).closest(".block");
-    if (!block) return node === this.element && offset === 0 ? 0 : this.text.length;
+    if (!block) return (node === this.element && this.blocks[offset]?.start) ?? this.text.length;
     const before = document.createRange();
     before.setStart(block, 0);
     before.setEnd(node, offset);
@@ -126,7 +129,9 @@ export class TextSurface {
     this.element.querySelector("mark.selection")?.scrollIntoView({ block: "nearest" });
   }
 
-  close() {}
+  close() {
+    document.removeEventListener("pointerup", this.takeSelection);
+  }
 }
 
 /** Return [start, end] of blocks, in code units, that end with a line, or after twice their length. */

@@ -160,7 +160,7 @@ def test_portuguese_reviewer_marks_a_text_by_keyboard_alone(sign_in: SignIn, api
     page.keyboard.press("Enter")
     page.locator("tbody a").focus()
     page.keyboard.press("Enter")
-    surface = page.get_by_role("application")
+    surface = page.get_by_role("textbox", name="O contrato")
     surface.focus()
     for _ in range(6):  # CONTRATO, DE, CESSÃO, the clef, Entre, Álvaro
         page.keyboard.press("ArrowRight")
@@ -179,7 +179,7 @@ def test_portuguese_reviewer_marks_a_text_by_keyboard_alone(sign_in: SignIn, api
         "João",
     )
     surface.locator("mark", has_text="Álvaro").click()
-    expect(page.locator("li.current")).to_contain_text("aceito")
+    expect(page.locator("li.current")).to_contain_text("confirmado")
 
 
 def test_two_reviewers_at_once_overwrite_nothing(
