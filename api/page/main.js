@@ -58,8 +58,9 @@ async function show() {
   if (!isShown && number === shown && hasKey()) place.replaceChildren(button(t("tryAgain"), show));
 }
 
-/** Move the focus, which went with the view before, so that a screen reader says where it is. */
+/** Move the focus, unless the reviewer has done so, since it went with the view before: a screen reader says where it is. */
 function focusOn(heading) {
+  if (document.activeElement !== document.body) return;
   heading.tabIndex = -1;
   heading.focus();
 }
