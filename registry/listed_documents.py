@@ -36,7 +36,12 @@ _NEWEST = col(ListedDocument.created_at).desc()
 _ORDERS: dict[Order, tuple[Any, ...]] = {
     Order.NEWEST: (_NEWEST, _listed),
     Order.NAME: (col(ListedDocument.name), _listed),
-    Order.UNCERTAIN: (col(ListedDocument.uncertain_values).desc().nulls_last(), _NEWEST, _listed),
+    Order.UNCERTAIN: (
+        col(ListedDocument.taught_sha256).is_not(None),
+        col(ListedDocument.uncertain_values).desc().nulls_last(),
+        _NEWEST,
+        _listed,
+    ),
 }
 
 

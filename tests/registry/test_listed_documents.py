@@ -78,6 +78,10 @@ def test_documents_are_sorted_by_date_by_name_and_by_uncertainty(session: Sessio
         assert [document.filename for document in list_documents(session, 0, 10, None, order)[0]] == names
     page, total = list_documents(session, 1, 1, None, Order.NAME)
     assert ([document.filename for document in page], total) == (["b"], 3)
+    add_annotation(session, documents[2], marked("Bell"))
+    teach(session, documents[2], Decision.PROMOTED)
+    in_doubt = list_documents(session, 0, 10, None, Order.UNCERTAIN)[0]
+    assert [document.filename for document in in_doubt] == ["b", "C", "a"]  # the one that is taught at the end
 
 
 def test_search_ignores_case_and_takes_wildcards_literally(session: Session) -> None:
