@@ -55,7 +55,9 @@ def read_documents(
     _: ReaderDep,
     offset: OffsetDep = 0,
     limit: LimitDep = 50,
-    order: Annotated[Order, Query(description="`uncertain`: what was not taught first, then the highest `uncertain_values`")] = Order.NEWEST,
+    order: Annotated[
+        Order, Query(description="`uncertain`: what was not taught, with the highest `uncertain_values` first")
+    ] = Order.NEWEST,
     search: Annotated[Text | None, Query(max_length=200, description="Part of the file name, in any case")] = None,
     entity_type: Annotated[
         Text | None, Query(alias="type", max_length=100, description="Only documents with approved annotations of it")
