@@ -182,7 +182,9 @@ def test_cuad_entry_of_very_many_paragraphs_is_not_copied_for_each() -> None:
     entry = {"title": "A" * 10_000, "notes": "B" * 10_000, "paragraphs": paragraphs}
     records = list(FORMATS[FormatName.CUAD].split(json.dumps({"data": [entry]})))
     assert sum(map(len, records)) < 400_000
-    assert [FORMATS[FormatName.CUAD].read(record).text for record in records] == [each["context"] for each in paragraphs]
+    assert [FORMATS[FormatName.CUAD].read(record).text for record in records] == [
+        each["context"] for each in paragraphs
+    ]
 
 
 def test_doccano_with_relations_is_read(contracts: list[AnnotationData]) -> None:
