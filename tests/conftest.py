@@ -20,6 +20,7 @@ from cli.installation import ANY_PORTS, Stack, run_stack
 from demo.client import ContractReviewer
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData
+from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder, load_encoder
 from registry.database import build_engine, migrate
 from registry.settings import Settings
@@ -96,6 +97,12 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory, contracts: list[Annot
     )
     BertModel(config).save_pretrained(folder)
     return load_encoder(str(folder))
+
+
+@pytest.fixture(scope="session")
+def tuned(contracts: list[AnnotationData], tiny_encoder: Encoder) -> FineTuningResult:
+    """What training on the contracts makes; tests must not change it."""
+    return fine_tune_model(contracts, encoder=tiny_encoder)
 
 
 @pytest.fixture(scope="session")
