@@ -9,7 +9,8 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from intake import page_drawer
-from registry.document_store import DocumentStore
+from intake.reading import read_pdf
+from registry.document_store import DocumentStore, PageArray
 from registry.errors import InvalidInputError
 from registry.settings import Settings
 
@@ -26,7 +27,7 @@ class PageImages:
         self._settings, self._store, self._max_bytes = settings, store, max_bytes
         self._images: OrderedDict[_Key, bytes] = OrderedDict()
         self._changing = threading.Lock()
-        self._drawing: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 
     def __contains__(self, key: _Key) -> bool:
         """Tell whether a page is drawn already."""
@@ -39,9 +40,7 @@ class PageImages:
 
         Raises InvalidInputError if the page is broken or exceeds a limit of the settings.
         """
-        with self._changing:
-            drawing = self._drawing.setdefault(document_id, threading.Lock())
-        with drawing:
+        with self._get_lock(document_id):
             image = self._find((document_id, number, width))
             if image is None:
                 following = range(number + 1, min(number + _AT_ONCE, page_count + 1))
@@ -52,11 +51,27 @@ class PageImages:
                     self._add((document_id, each, width), drawn)
             return image
 
+    def read_pages(self, document_id: str) -> PageArray:
+        """Return the pages of a PDF, which are read and stored if it was uploaded to an earlier release.
+
+        One thread at a time reads a document: the others then find what it stored. Raises InvalidInputError.
+        """
+        with self._get_lock(document_id):
+            pages = self._store.find_pages(document_id)
+            if pages is None:
+                pages = read_pdf(self._store.load_content(document_id), self._settings).pages
+                self._store.save_pages(document_id, pages)
+            return pages
+
     def forget(self, document_id: str) -> None:
         """Delete the images of a document."""
         with self._changing:
             for key in [key for key in self._images if key[0] == document_id]:
                 del self._images[key]
+
+    def _get_lock(self, document_id: str) -> threading.Lock:
+        with self._changing:
+            return self._locks.setdefault(document_id, threading.Lock())
 
     def _find(self, key: _Key) -> bytes | None:
         with self._changing:

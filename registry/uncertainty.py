@@ -11,7 +11,9 @@ from sqlalchemy import Engine
 from sqlmodel import Session, select
 
 from embeddinggemma_feasibility.disk_cache import DiskCache
+from embeddinggemma_feasibility.representations import hash_text
 from registry.database import translate_database_errors
+from registry.documents import is_stored
 from registry.encoding_queue import LONG_TEXT
 from registry.errors import UnavailableError
 from registry.listed_documents import list_documents_to_read, store_uncertain_values
@@ -95,9 +97,18 @@ class Uncertainty:
             if text is None or len(text) > LONG_TEXT:
                 continue
             if model.tagger.cache_key(text) in self._cache:
-                self.add_count(document.document_id, model.version, model.tagger.read(text, self._cache)[1])
+                uncertain_values = model.tagger.read(text, self._cache)[1]
+                self._keep_count(document.document_id, text, model.version, uncertain_values)
             elif time.monotonic() < document.until:
                 waiting.append(document)
+
+    def _keep_count(self, document_id: str, text: str, version: str, uncertain_values: float) -> None:
+        """Add a count, or delete the text from the cache: its document was deleted, and reading it cached it again."""
+        with translate_database_errors(), Session(self._engine) as session:
+            if is_stored(session, document_id):
+                self.add_count(document_id, version, uncertain_values)
+            else:
+                self._cache.delete(hash_text(text))
 
     def _find_text(self, document_id: str) -> str | None:
         with translate_database_errors(), Session(self._engine) as session:

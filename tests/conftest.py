@@ -11,6 +11,7 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read when torch is imported; thread
 import pytest
 import torch
 from mlflow import MlflowClient
+from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlmodel import Session
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -20,8 +21,9 @@ from cli.installation import ANY_PORTS, Stack, run_stack
 from demo.client import ContractReviewer
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData
+from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder, load_encoder
-from registry.database import build_engine, migrate
+from registry.database import build_engine, migrate, migrate_database
 from registry.settings import Settings
 from tests.faults import BreakableInstallation
 from tests.postgresql import PostgreSQL, create_database, find_programs, run_postgresql
@@ -99,6 +101,12 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory, contracts: list[Annot
 
 
 @pytest.fixture(scope="session")
+def tuned(contracts: list[AnnotationData], tiny_encoder: Encoder) -> FineTuningResult:
+    """What training on the contracts makes; tests must not change it."""
+    return fine_tune_model(contracts, encoder=tiny_encoder)
+
+
+@pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     programs = find_programs()
     if programs is None:
@@ -107,12 +115,28 @@ def postgresql() -> Iterator[PostgreSQL]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database of the newest schema, to be copied: the migrations take longer than most tests."""
+    file = tmp_path_factory.mktemp("migrated") / "test.db"
+    migrate_database(Settings(database_url=SecretStr(f"sqlite:///{file}")))
+    return file
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgresql: PostgreSQL) -> str:
+    """The URL of a database of PostgreSQL, of the newest schema, to be copied."""
+    database_url = create_database(postgresql)
+    migrate_database(Settings(database_url=SecretStr(database_url)))
+    return database_url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind; a test file that needs only one overrides this fixture."""
+    """A database of each kind; a test file that needs only one overrides this fixture."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/test.db"
-    return create_database(request.getfixturevalue("postgresql"))
+    return create_database(request.getfixturevalue("postgresql"), request.getfixturevalue("migrated_database"))
 
 
 @pytest.fixture(scope="session")
@@ -124,7 +148,12 @@ def empty_mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, tiny_encoder: Encoder, database_url: str, empty_mlflow_store: Path) -> Settings:
+def settings(
+    tmp_path: Path, tiny_encoder: Encoder, database_url: str, migrated_file: Path, empty_mlflow_store: Path
+) -> Settings:
+    """An installation of the tiny encoder, without a version; its database has the newest schema."""
+    if database_url.startswith("sqlite:///"):
+        shutil.copy(migrated_file, database_url.removeprefix("sqlite:///"))
     shutil.copy(empty_mlflow_store, tmp_path / "mlflow.db")
     return Settings(
         database_url=database_url,

@@ -64,11 +64,11 @@ def run_postgresql(programs: Path) -> Iterator[PostgreSQL]:
             server.crash()
 
 
-def create_database(server: PostgreSQL) -> str:
-    """Create an empty database and return its URL."""
-    name = f"test_{uuid4().hex}"
+def create_database(server: PostgreSQL, template_url: str | None = None) -> str:
+    """Create a database, empty or a copy of another one, and return its URL."""
+    name, template = f"test_{uuid4().hex}", make_url(template_url).database if template_url else "template1"
     engine = create_engine(server.url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
     engine.dispose()
     return make_url(server.url).set(database=name).render_as_string(hide_password=False)

@@ -28,6 +28,7 @@ from intake.formats.file_format import FileFormat
 from registry.errors import InvalidInputError
 
 _DOCUMENT, _BLANK, _OURS, _NONE = "-DOCSTART-", "-BLANK-", "contract-feedback:", "_"
+_MAX_LINES = 400_000  # of a document; one of a million characters has about 250,000
 _BLANKS = {"_": " ", "-": ""}
 _TOKEN = re.compile(r"\w+|[^\w\s]|\s+")
 _COLUMN = re.compile(r"[ \t]+")
@@ -109,6 +110,8 @@ def _tag(tokens: Sequence[_Token], marks: Sequence[Mark]) -> None:
 
 
 def _read(record: str) -> AnnotatedText:
+    if record.count("\n") >= _MAX_LINES:
+        raise InvalidInputError(f"The document has more than {_MAX_LINES:,} lines: split it")
     lines = record.split("\n")
     heading = _COLUMN.split(lines[0]) if lines[0].startswith(_DOCUMENT) else []
     try:

@@ -24,6 +24,7 @@ from registry.errors import InvalidInputError, WrongValueError
 from registry.text_types import EntityType, Text, Value
 
 _TYPE: TypeAdapter[str] = TypeAdapter(EntityType)
+_MAX_TITLE = 255  # characters; each paragraph gets a copy
 
 
 class _Answer(Details):
@@ -66,7 +67,8 @@ def _split(content: str) -> Iterator[str]:
     for entry in entries:
         paragraphs = entry.get("paragraphs") if isinstance(entry, dict) else None
         if isinstance(paragraphs, list) and len(paragraphs) > 1:
-            yield from (dump_json({**entry, "paragraphs": [paragraph]}) for paragraph in paragraphs)
+            title = str(entry.get("title") or "")[:_MAX_TITLE]
+            yield from (dump_json({"title": title, "paragraphs": [paragraph]}) for paragraph in paragraphs)
         else:
             yield dump_json(entry)
 

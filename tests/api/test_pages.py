@@ -1,6 +1,7 @@
 """The pages of a PDF: sizes, images, words, and what is marked on them."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,30 @@ def test_pages_of_a_document_of_an_earlier_release_are_read_and_stored(start: St
     stored.unlink()
     assert client.get(f"/documents/{document}/pages").json() == before
     assert stored.exists()
+
+
+def test_pages_of_an_earlier_release_are_read_in_turn_with_uploads_and_hold_up_no_others(
+    start: Start, settings: Settings
+) -> None:
+    client = start()
+    app: Any = client.app
+    old, new = upload_pdf(client, build_pdf(write("Old"))), upload_pdf(client, build_pdf(write("New")))
+    (Path(settings.document_store_url) / old / "pages.npy").unlink()
+    slots, portal = app.state.services.reading_slots, client.portal
+    assert portal
+    with ThreadPoolExecutor(2) as pool:
+        taken = 0
+        while not slots.locked():
+            portal.call(slots.acquire)
+            taken += 1
+        waiting = [pool.submit(client.get, f"/documents/{old}/pages{part}") for part in ("", "/1/words")]
+        try:
+            assert client.get(f"/documents/{new}/pages").json()["pages"]
+            assert not wait(waiting, 0.5).done
+        finally:
+            for _ in range(taken):
+                portal.call(slots.release)
+        assert [each.result(20).status_code for each in waiting] == [200, 200]
 
 
 def test_image_words_and_highlight_of_a_rotated_page_are_in_its_displayed_size(start: Start) -> None:

@@ -102,7 +102,7 @@ def test_watching_goes_on_after_a_restart_of_the_api(settings: Settings) -> None
                 time.sleep(0.05)
             first.server.should_exit = True
             first.thread.join()
-            time.sleep(1.5)
+            time.sleep(0.5)
             with run_api(settings, port) as second:
                 second.answer(job_id)
                 watching.join(20)
@@ -126,7 +126,7 @@ def test_job_that_takes_longer_than_one_waits_raises(api: RunningApi, client: Re
 
 
 def test_import_that_failed_half_way_goes_on(settings: Settings) -> None:
-    records = write_records(120)
+    records = write_records(60)
     with run_api(settings) as api, ReviewerClient(api.url, api.key) as client:
         reports = client.import_records(FormatName.DOCCANO, records)
         first = next(reports)
@@ -137,9 +137,9 @@ def test_import_that_failed_half_way_goes_on(settings: Settings) -> None:
     with run_api(settings) as api, ReviewerClient(api.url, api.key) as client:
         documents = [each for report in client.import_records(FormatName.DOCCANO, records) for each in report.documents]
     done = len(first.documents)
-    assert 0 < done < 120
+    assert 0 < done < 60
     states = [each.state for each in documents]
-    assert states == [ImportState.UNCHANGED] * done + [ImportState.ADDED] * (120 - done)
+    assert states == [ImportState.UNCHANGED] * done + [ImportState.ADDED] * (60 - done)
 
 
 def test_batch_that_is_too_large_for_an_installation_is_sent_in_parts(settings: Settings) -> None:

@@ -5,7 +5,12 @@ import torch
 
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
-from embeddinggemma_feasibility.contract_data_trainer import CollapsedModelError, consolidate_model, fine_tune_model
+from embeddinggemma_feasibility.contract_data_trainer import (
+    CollapsedModelError,
+    FineTuningResult,
+    consolidate_model,
+    fine_tune_model,
+)
 from embeddinggemma_feasibility.encoders import PACKAGED, Encoder, load_encoder
 from embeddinggemma_feasibility.evaluation import Evaluation, evaluate
 from embeddinggemma_feasibility.tagger import Tagger
@@ -19,8 +24,8 @@ def score(tagger: Tagger, documents: list[AnnotationData]) -> Evaluation:
 
 
 @pytest.fixture(scope="module")
-def champion(contracts: list[AnnotationData], tiny_encoder: Encoder) -> TrainedModel:
-    return fine_tune_model(contracts, encoder=tiny_encoder).model
+def champion(tuned: FineTuningResult) -> TrainedModel:
+    return tuned.model
 
 
 def test_every_marked_value_of_eight_contracts_is_learned(

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
-from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
+from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.tagger import Tagger
 from embeddinggemma_feasibility.training_config import TrainingConfig
 
 
 @pytest.fixture(scope="module")
-def tagger(contracts: list[AnnotationData], tiny_encoder: Encoder) -> Tagger:
-    return fine_tune_model(contracts, encoder=tiny_encoder).model.served
+def tagger(tuned: FineTuningResult) -> Tagger:
+    return tuned.model.served
 
 
 def test_loaded_tagger_extracts_what_the_saved_one_extracted(

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
 from embeddinggemma_feasibility.calibration import Calibration, Measurement
-from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
+from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult, fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.halves import half_of
 from embeddinggemma_feasibility.tagger import Tagger
@@ -18,8 +18,8 @@ from embeddinggemma_feasibility.training_config import TrainingConfig
 
 
 @pytest.fixture(scope="module")
-def model(contracts: list[AnnotationData], tiny_encoder: Encoder) -> TrainedModel:
-    return fine_tune_model(contracts, encoder=tiny_encoder).model
+def model(tuned: FineTuningResult) -> TrainedModel:
+    return tuned.model
 
 
 def swap_types(data: AnnotationData) -> AnnotationData:

@@ -72,9 +72,9 @@ def test_next_pages_are_drawn_along_and_found_without_the_pdf(store: DocumentSto
         images.get("a", 5, 200, 5)
 
 
-def test_threads_that_ask_for_neighbouring_pages_start_one_process(
-    store: DocumentStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def loaded(store: DocumentStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The documents whose files were loaded from the store, in order."""
     loaded, load = list[str](), store.load_content
 
     def load_noted(document_id: str) -> bytes:
@@ -82,6 +82,10 @@ def test_threads_that_ask_for_neighbouring_pages_start_one_process(
         return load(document_id)
 
     monkeypatch.setattr(store, "load_content", load_noted)
+    return loaded
+
+
+def test_threads_that_ask_for_neighbouring_pages_start_one_process(store: DocumentStore, loaded: list[str]) -> None:
     images = PageImages(Settings(), store)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(images.get, "a", 1, 200, 5)
@@ -89,6 +93,15 @@ def test_threads_that_ask_for_neighbouring_pages_start_one_process(
             time.sleep(0.001)
         others = [pool.submit(images.get, "a", number, 200, 5) for number in (2, 3, 4)]
         assert len({first.result(), *(each.result() for each in others)}) == 4
+    assert loaded == ["a"]
+
+
+def test_threads_that_ask_for_pages_that_are_not_stored_read_the_document_once(
+    store: DocumentStore, loaded: list[str]
+) -> None:
+    images = PageImages(Settings(), store)
+    with ThreadPoolExecutor(4) as pool:
+        assert {len(pages) for pages in pool.map(images.read_pages, ["a"] * 4)} == {5}
     assert loaded == ["a"]
 
 

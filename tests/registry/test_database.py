@@ -32,6 +32,7 @@ from registry.outcome import Decision
 from registry.settings import Settings
 from registry.tables import JobDocument, JobType
 from tests.feedback.jobs import outcome
+from tests.postgresql import create_database
 from tests.registry.test_annotations import add_document, marked
 
 MIGRATE = "from registry.database import *; migrate_database(Settings())"
@@ -42,8 +43,15 @@ def test_migrations_make_the_tables_the_code_uses(engine: Engine) -> None:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
 
 
-def test_processes_that_start_at_once_migrate_an_empty_database_once(database_url: str) -> None:
-    environment = os.environ | {"CONTRACT_FEEDBACK_DATABASE_URL": database_url}
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/empty.db"
+    return create_database(request.getfixturevalue("postgresql"))
+
+
+def test_processes_that_start_at_once_migrate_an_empty_database_once(empty_database_url: str) -> None:
+    environment = os.environ | {"CONTRACT_FEEDBACK_DATABASE_URL": empty_database_url}
     processes = [subprocess.Popen([sys.executable, "-c", MIGRATE], env=environment) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
 

@@ -13,9 +13,9 @@ from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from registry.errors import InvalidInputError, UnusableModelError
 from registry.models import ModelRegistry
 from registry.settings import Settings
-from tests.registry.test_models import database_url, register, registry, tuned
+from tests.registry.test_models import database_url, register
 
-__all__ = ["database_url", "registry", "tuned"]  # fixtures
+__all__ = ["database_url"]  # a fixture
 
 
 @pytest.fixture

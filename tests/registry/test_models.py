@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData
-from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult, fine_tune_model
+from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from embeddinggemma_feasibility.encoders import Encoder
 from embeddinggemma_feasibility.evaluation import evaluate
 from embeddinggemma_feasibility.training_config import TrainingConfig
@@ -23,20 +23,9 @@ from registry.outcome import Decision, ModelScores, Outcome
 from registry.settings import Settings
 
 
-@pytest.fixture(scope="module")
-def tuned(contracts: list[AnnotationData], tiny_encoder: Encoder) -> FineTuningResult:
-    return fine_tune_model(contracts, encoder=tiny_encoder)
-
-
 @pytest.fixture
 def database_url() -> str:
     return "sqlite://"
-
-
-@pytest.fixture
-def registry(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
-    monkeypatch.chdir(tmp_path)
-    return ModelRegistry(settings)
 
 
 def lineage_of(training: Sequence[AnnotationData], replay: Sequence[AnnotationData] = ()) -> Lineage:

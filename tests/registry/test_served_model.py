@@ -12,9 +12,9 @@ from registry.errors import UnavailableError
 from registry.models import ModelRegistry
 from registry.served_model import ServedModel
 from registry.settings import Settings
-from tests.registry.test_models import database_url, register, registry, tuned
+from tests.registry.test_models import database_url, register
 
-__all__ = ["database_url", "registry", "tuned"]  # fixtures
+__all__ = ["database_url"]  # a fixture
 
 Register = Callable[[], str]
 

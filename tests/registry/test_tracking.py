@@ -9,9 +9,9 @@ from embeddinggemma_feasibility.contract_data_trainer import FineTuningResult
 from registry.lineage import Lineage, find_commit
 from registry.models import ModelRegistry
 from registry.settings import Settings
-from tests.registry.test_models import database_url, lineage_of, register, registry, tuned
+from tests.registry.test_models import database_url, lineage_of, register
 
-__all__ = ["database_url", "registry", "tuned"]  # fixtures
+__all__ = ["database_url"]  # a fixture
 
 
 @pytest.fixture

@@ -132,6 +132,14 @@ def test_conll_of_other_programs_is_read_with_iob1_and_iob2() -> None:
     assert (second.text, list_spans(second)) == ("Brussels\n", [(0, 8, "LOC")])
 
 
+def test_conll_document_of_very_many_tokens_is_refused_and_the_next_is_read() -> None:
+    conll = FORMATS[FormatName.CONLL]
+    many, allowed = conll.split("-DOCSTART- -X- -X- O\n" + "a O\n" * 400_000 + "-DOCSTART- -X- -X- O\n\nBell O\n")
+    with pytest.raises(InvalidInputError, match="more than 400,000 lines: split it"):
+        conll.read(many)
+    assert conll.read(allowed).text == "Bell\n"
+
+
 def test_conll_has_four_columns_whose_last_is_the_longest_of_spans_that_overlap() -> None:
     marks = [Mark(start=0, end=10, type="party"), Mark(start=0, end=6, type="company"), Mark(start=7, end=9, type="x")]
     lines = FORMATS[FormatName.CONLL].write(AnnotatedText("Norvex Ltd\nsells", tuple(marks), "7", "a.pdf")).split("\n")
@@ -167,6 +175,16 @@ def test_cuad_has_its_types_after_the_title_and_squad_in_the_question() -> None:
     questions[0] = ask("1", "party", 1)
     with pytest.raises(InvalidInputError, match="is not the text at 1"):
         read(FORMATS[FormatName.CUAD], json.dumps(content))
+
+
+def test_cuad_entry_of_very_many_paragraphs_is_not_copied_for_each() -> None:
+    paragraphs: list[dict[str, object]] = [{"context": str(number)} for number in range(1_000)]
+    entry = {"title": "A" * 10_000, "notes": "B" * 10_000, "paragraphs": paragraphs}
+    records = list(FORMATS[FormatName.CUAD].split(json.dumps({"data": [entry]})))
+    assert sum(map(len, records)) < 400_000
+    assert [FORMATS[FormatName.CUAD].read(record).text for record in records] == [
+        each["context"] for each in paragraphs
+    ]
 
 
 def test_doccano_with_relations_is_read(contracts: list[AnnotationData]) -> None:
