@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Engine
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from feedback.claiming import answer_jobs
 from feedback.label_studio import Review, forget_annotations, teach_reviews
@@ -14,10 +14,11 @@ from feedback.launcher import Launcher
 from feedback.submission import create_training_run, trigger_model_feedback
 from feedback.unlearning import Withdrawal, withdraw_lessons
 from registry.annotations import list_annotations
-from registry.jobs import list_jobs
+from registry.jobs import DocumentState, list_jobs, select_documents_in
 from registry.lessons import find_last_lessons, list_learned_lessons, take_lessons
+from registry.listed_documents import find_listed
 from registry.outcome import Decision
-from registry.tables import AnnotationBase, Job, JobDocument
+from registry.tables import AnnotationBase, Document, Job, JobDocument, ListedDocument
 from tests.feedback.jobs import outcome
 from tests.registry.test_annotations import add_document, marked
 
@@ -36,6 +37,15 @@ def review(
 
 def list_values(session: Session, document_id: str) -> set[str]:
     return {each.value for each in list_annotations(session, document_id)}
+
+
+def list_set_aside(session: Session) -> set[str]:
+    """Return the documents that are set aside; the list of documents must say the same of each."""
+    is_set_aside = select_documents_in(DocumentState.SET_ASIDE)
+    found = set(session.exec(select(ListedDocument.document_id).where(is_set_aside)))
+    listed = find_listed(session, session.exec(select(Document.id)).all())
+    assert found == {document_id for document_id, each in listed.items() if each["review"] == "set_aside"}
+    return found
 
 
 def test_copies_at_the_same_time_are_one_job(engine: Engine, session: Session, prefect_away: Launcher) -> None:
@@ -145,3 +155,16 @@ def test_training_run_inherits_what_nobody_looked_for_and_feedback_does_not(
     assert [reviewed[each.id].reviewed_types for each in (document, other)] == [["party"], ["date", "party"]]
     trigger_model_feedback(session, prefect_away, document)
     assert find_last_lessons(session, [document.id])[document.id].reviewed_types == ["date", "party"]
+
+
+def test_refused_or_retracted_batch_sets_its_documents_aside(session: Session, prefect_away: Launcher) -> None:
+    first, second = add_document(session, "1").id, add_document(session, "2").id
+    states = [review(first, [marked("Bell")]), review(second, [], number=2)]
+    [refused] = teach_reviews(session, prefect_away, states, "ana")
+    answer_jobs(session, [refused.id], outcome(Decision.NOT_PROMOTED))
+    assert list_set_aside(session) == {first, second}
+    [again] = teach_reviews(session, prefect_away, states, "ana")
+    answer_jobs(session, [again.id], outcome())
+    assert list_set_aside(session) == set()
+    forget_annotations(session, prefect_away, "1.1", [1, 2], "ana")
+    assert list_set_aside(session) == {first, second}
