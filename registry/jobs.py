@@ -7,6 +7,7 @@ import sqlalchemy
 from sqlalchemy import ColumnElement, Subquery, case, true
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, func, not_, or_, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from registry.errors import NotFoundError
 from registry.outcome import LEARNED, Decision
@@ -56,10 +57,10 @@ def find_last_feedback(session: Session, document_id: str) -> Job | None:
     return session.exec(query.order_by(col(Job.number).desc()).limit(1)).first()
 
 
-def list_documents_with_feedback(session: Session) -> Sequence[str]:
-    """Return the ids of the documents on which there is feedback that counts."""
+def select_documents_with_feedback() -> SelectOfScalar[str]:
+    """Select the ids of the documents on which there is feedback that counts."""
     query = select(JobDocument.document_id).join(Job).where(Job.type == JobType.FEEDBACK)
-    return session.exec(query.where(col(JobDocument.withdrawn_by).is_(None)).distinct()).all()
+    return query.where(col(JobDocument.withdrawn_by).is_(None)).distinct()
 
 
 def list_jobs(

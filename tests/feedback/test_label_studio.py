@@ -11,14 +11,16 @@ from sqlmodel import Session, select
 from feedback.claiming import answer_jobs
 from feedback.label_studio import Review, forget_annotations, teach_reviews
 from feedback.launcher import Launcher
-from feedback.submission import create_training_run, trigger_model_feedback
+from feedback.submission import create_training_run, teach_again, trigger_model_feedback
 from feedback.unlearning import Withdrawal, withdraw_lessons
-from registry.annotations import list_annotations
+from registry.annotations import list_annotations, replace_annotations
+from registry.errors import InvalidInputError
 from registry.jobs import DocumentState, list_jobs, select_documents_in
 from registry.lessons import find_last_lessons, list_learned_lessons, take_lessons
 from registry.listed_documents import find_listed
 from registry.outcome import Decision
-from registry.tables import AnnotationBase, Document, Job, JobDocument, ListedDocument
+from registry.reviews import list_reviewed_documents, list_untaught_documents
+from registry.tables import AnnotationBase, AnnotationStatus, Document, Job, JobDocument, Lesson, ListedDocument
 from tests.feedback.jobs import outcome
 from tests.registry.test_annotations import add_document, marked
 
@@ -168,3 +170,59 @@ def test_refused_or_retracted_batch_sets_its_documents_aside(session: Session, p
     assert list_set_aside(session) == set()
     forget_annotations(session, prefect_away, "1.1", [1, 2], "ana")
     assert list_set_aside(session) == {first, second}
+
+
+def learn(session: Session, job: Job) -> Lesson:
+    """Have a run learn a job on one document, and return its lesson."""
+    take_lessons(session, [job.id], "run")
+    answer_jobs(session, [job.id], outcome())
+    [row] = session.exec(select(JobDocument).where(JobDocument.job_id == job.id))
+    assert row.lesson
+    return row.lesson
+
+
+def test_training_run_learns_what_was_annotated_of_other_types_since_a_review(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document = add_document(session)
+    learn(session, teach_reviews(session, prefect_away, [review(document.id, [marked("Bell")])], "ana")[0])
+    replace_annotations(session, document, [marked("Bell"), marked("100", "amount")])
+    lesson = learn(session, create_training_run(session, prefect_away, [document.id], "ana"))
+    assert ([each.type for each in lesson.annotations], lesson.reviewed_types) == (
+        ["amount", "party"],
+        ["amount", "party"],
+    )
+    assert list_untaught_documents(session, [document.id]) == []
+
+
+def test_insisting_on_a_review_teaches_its_types_alone(session: Session, prefect_away: Launcher) -> None:
+    document = add_document(session)
+    replace_annotations(session, document, [marked("100", "amount")])
+    [refused] = teach_reviews(session, prefect_away, [review(document.id, [marked("Bell")])], "ana")
+    answer_jobs(session, [refused.id], outcome(Decision.NOT_PROMOTED))
+    session.refresh(refused)
+    lesson = learn(session, teach_again(session, prefect_away, refused, "ana"))
+    assert ([each.type for each in lesson.annotations], lesson.reviewed_types) == (["party"], ["party"])
+
+
+def test_training_run_on_a_retracted_document_says_nothing_of_types_that_are_not_annotated(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document = add_document(session)
+    trigger_model_feedback(session, prefect_away, add_document(session, "other"), [marked("Bell")])
+    replace_annotations(session, document, [marked("100", "amount")])
+    learn(session, teach_reviews(session, prefect_away, [review(document.id, [marked("Bell")])], "ana")[0])
+    forget_annotations(session, prefect_away, "1.1", [1], "ana")
+    lesson = learn(session, create_training_run(session, prefect_away, [document.id], "ana"))
+    assert (lesson.reviewed_types, lesson.is_partial) == (["amount"], True)
+
+
+def test_document_whose_review_was_retracted_is_neither_trained_on_nor_exported(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document_id = add_document(session).id
+    teach_reviews(session, prefect_away, [review(document_id, [marked("Bell")])], "ana")
+    forget_annotations(session, prefect_away, "1.1", [1], "ana")
+    with pytest.raises(InvalidInputError, match="no approved annotations"):
+        create_training_run(session, prefect_away, [document_id], "ana")
+    assert list_reviewed_documents(session, list(AnnotationStatus)) == []
