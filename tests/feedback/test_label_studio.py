@@ -13,7 +13,7 @@ from feedback.label_studio import Review, forget_annotations, teach_reviews
 from feedback.launcher import Launcher
 from feedback.submission import create_training_run, teach_again, trigger_model_feedback
 from feedback.unlearning import Withdrawal, withdraw_lessons
-from registry.annotations import list_annotations, replace_annotations
+from registry.annotations import add_annotation, list_annotations, replace_annotations, update_annotation
 from registry.errors import InvalidInputError
 from registry.jobs import DocumentState, list_jobs, select_documents_in
 from registry.lessons import find_last_lessons, list_learned_lessons, take_lessons
@@ -226,3 +226,21 @@ def test_document_whose_review_was_retracted_is_neither_trained_on_nor_exported(
     with pytest.raises(InvalidInputError, match="no approved annotations"):
         create_training_run(session, prefect_away, [document_id], "ana")
     assert list_reviewed_documents(session, list(AnnotationStatus)) == []
+
+
+@pytest.mark.parametrize("types", [["party"], ["party", "date"]])
+def test_deletion_leaves_what_was_marked_or_changed_since_and_not_sent_as_feedback(
+    session: Session, prefect_away: Launcher, types: list[str]
+) -> None:
+    document = add_document(session)
+    state = review(document.id, [marked("Bell"), marked("Acme Ltd"), marked("paga")], types=types)
+    later = review(document.id, [], project="2.1", second=1, types=["date"])
+    for each in (state, later):
+        teach_reviews(session, prefect_away, [each], "ana")
+    changed = next(each for each in list_annotations(session, document.id) if each.value == "Bell")
+    update_annotation(session, document, changed, marked("à Bell"))
+    add_annotation(session, document, marked("100"))
+    session.commit()
+    forget_annotations(session, prefect_away, "1.1", [1], "ana")
+    assert list_values(session, document.id) == {"à Bell", "100"}
+    assert find_last_lessons(session, [document.id])[document.id].spans == ()
