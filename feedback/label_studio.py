@@ -12,7 +12,7 @@ from registry.annotations import list_annotations, lock_annotations, replace_ann
 from registry.documents import get_document
 from registry.jobs import add_job
 from registry.lessons import find_last_lessons, retract_lessons, store_review
-from registry.tables import AnnotationBase, Job, JobType, LabelStudioAnnotation
+from registry.tables import AnnotationBase, Job, JobDocument, JobType, LabelStudioAnnotation
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def forget_annotations(
 ) -> list[Job]:
     """Commit that annotations were deleted, or skipped at a time, and wake the launcher.
 
-    Their documents are not reviewed any more for what they were reviewed for: the annotations of these types are
-    removed, and the lessons on these types count no more. What such a lesson taught of other types is taught again; the
-    jobs that do so are returned.
+    Their documents are not reviewed any more for what they were reviewed for: the annotations of these types that they
+    taught and nobody has changed since are removed, and the lessons on these types count no more. What such a lesson
+    taught of other types is taught again; the jobs that do so are returned.
     """
     jobs = []
     for annotation_id in annotation_ids:
@@ -178,9 +178,17 @@ def _forget(session: Session, known: LabelStudioAnnotation, triggered_by: str) -
     if not types:
         return None
     document = get_document(session, known.document_id)
+    taught = _list_taught(session, known, types)
     remaining = retract_lessons(session, document.id, types)
-    others = _list_others(session, document.id, types)
+    kept = [each for each in list_annotations(session, document.id) if (each.id, each.revision) not in taught]
+    others = [AnnotationBase.model_validate(each, from_attributes=True) for each in kept]
     if remaining:
         return add_feedback(session, document, others, triggered_by, looked_for=remaining)
     replace_annotations(session, document, others)
     return None
+
+
+def _list_taught(session: Session, known: LabelStudioAnnotation, types: Collection[str]) -> set[tuple[str, int]]:
+    """Return the ids and revisions of what an annotation taught of some types; what was changed since is of others."""
+    lesson = session.get_one(JobDocument, (known.job_id, known.document_id)).lesson
+    return {(each.id, each.revision) for each in lesson.annotations if each.type in types} if lesson else set()

@@ -23,11 +23,11 @@ from registry.jobs import (
     find_job_by_key,
     find_last_feedback,
     list_contradictions,
-    list_documents_with_feedback,
     list_job_documents,
     select_documents_in,
+    select_documents_with_feedback,
 )
-from registry.lessons import store_lessons, store_review
+from registry.lessons import store_lessons_again, store_review
 from registry.outcome import Decision
 from registry.tables import AnnotationBase, AnnotationStatus, Document, Job, JobDocument, JobType, ListedDocument
 
@@ -140,7 +140,7 @@ def teach_again(session: Session, launcher: Launcher, job: Job, triggered_by: st
     if not document_ids:
         raise ConflictError(f"Job {job.id} has no documents any more")
     again = add_job(session, job.type, document_ids, triggered_by, job.note)
-    store_lessons(session, [again.id])
+    store_lessons_again(session, again.id, job.id)
     if is_contradicted:
         again.insisted_by = triggered_by
         _check_unchanged(session, job, again)
@@ -191,7 +191,7 @@ def _check_same_feedback(
 
 
 def _check_reviewed(session: Session, document_ids: Sequence[str]) -> None:
-    reviewed = {*list_annotated_documents(session), *list_documents_with_feedback(session)}
+    reviewed = {*list_annotated_documents(session), *session.exec(select_documents_with_feedback())}
     if unreviewed := [document_id for document_id in document_ids if document_id not in reviewed]:
         raise InvalidInputError(
             f"The document {unreviewed[0]} has no approved annotations to learn from. Send feedback on it: an empty "

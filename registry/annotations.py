@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlmodel import Session, col, func, select, update
+from sqlmodel import Session, and_, col, func, select, update
 
 from registry.documents import build_missing_error
 from registry.errors import ConflictError, InvalidInputError, NotFoundError, WrongValueError
@@ -142,6 +142,15 @@ def list_types(session: Session) -> Sequence[str]:
     return session.exec(query).all()
 
 
+def list_types_by_document(session: Session, document_ids: Sequence[str]) -> dict[str, set[str]]:
+    """Return the types of the approved annotations of each of these documents."""
+    types: dict[str, set[str]] = {document_id: set() for document_id in document_ids}
+    query = select(Annotation.document_id, Annotation.type).where(Annotation.status == AnnotationStatus.APPROVED)
+    for document_id, name in session.exec(query.where(col(Annotation.document_id).in_(document_ids)).distinct()):
+        types[document_id].add(name)
+    return types
+
+
 def list_annotated_documents(session: Session) -> Sequence[str]:
     """Return the ids of the documents with approved annotations."""
     query = select(Annotation.document_id).where(Annotation.status == AnnotationStatus.APPROVED).distinct()
@@ -184,11 +193,18 @@ def get_latest_annotations(session: Session, document_ids: Sequence[str]) -> dic
 
 
 def _list_learned_types(session: Session) -> set[str]:
-    """Return the types that the latest learned lesson was reviewed for, which include those of all before."""
-    query = select(JobDocument).join(Job).where(col(JobDocument.lesson).is_not(None))
-    learned = query.where(DECISION.in_(LEARNED))
-    latest = session.exec(learned.order_by(col(Job.number).desc()).limit(1)).first()
-    return set(latest.lesson.reviewed_types) if latest and latest.lesson else set()
+    """Return the types that learned lessons were reviewed for.
+
+    A lesson that is not partial includes those of all before.
+    """
+    counts = col(JobDocument.contradiction).is_(None), col(JobDocument.withdrawn_by).is_(None), DECISION.in_(LEARNED)
+    learned = and_(col(JobDocument.lesson).is_not(None), *counts)
+    is_partial = col(JobDocument.lesson)["is_partial"].as_boolean()
+    complete = select(Job.number).join(JobDocument).where(learned, is_partial.is_not(True))
+    last_complete = complete.order_by(col(Job.number).desc()).limit(1).scalar_subquery()
+    reviewed_types = col(JobDocument.lesson)["reviewed_types"].as_string()
+    query = select(reviewed_types).join(Job).where(learned, col(Job.number) >= func.coalesce(last_complete, 0))
+    return {name for types in session.exec(query.distinct()) for name in json.loads(types)}
 
 
 def lock_annotations(session: Session, document_id: str) -> None:

@@ -5,7 +5,9 @@ from enum import StrEnum
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, Subquery, case, true
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, func, not_, or_, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from registry.errors import NotFoundError
 from registry.outcome import LEARNED, Decision
@@ -55,10 +57,10 @@ def find_last_feedback(session: Session, document_id: str) -> Job | None:
     return session.exec(query.order_by(col(Job.number).desc()).limit(1)).first()
 
 
-def list_documents_with_feedback(session: Session) -> Sequence[str]:
-    """Return the ids of the documents that there was feedback on."""
-    query = select(JobDocument.document_id).join(Job).where(Job.type == JobType.FEEDBACK).distinct()
-    return session.exec(query).all()
+def select_documents_with_feedback() -> SelectOfScalar[str]:
+    """Select the ids of the documents on which there is feedback that counts."""
+    query = select(JobDocument.document_id).join(Job).where(Job.type == JobType.FEEDBACK)
+    return query.where(col(JobDocument.withdrawn_by).is_(None)).distinct()
 
 
 def list_jobs(
@@ -185,13 +187,13 @@ def _list_review_conditions(among: ColumnElement[bool]) -> list[tuple[Review, Co
 def _select_last_answers(among: ColumnElement[bool]) -> Subquery:
     """Select each document's last answered job: its number, whether it was promoted, and whether it is set aside.
 
-    A training run that was refused leaves its documents as they were: it brought no new annotations. What was
+    A training run that was refused leaves those documents as they were to which it brought no new annotations. What was
     withdrawn is set aside.
     """
     contradiction, withdrawn = col(JobDocument.contradiction), col(JobDocument.withdrawn_by).is_not(None)
     is_promoted = and_(DECISION.in_(LEARNED), contradiction.is_(None), not_(withdrawn))
     is_rolled_back = DECISION == Decision.ROLLED_BACK
-    has_no_effect = and_(Job.type == JobType.TRAINING_RUN, not_(is_promoted), not_(is_rolled_back))
+    is_refused_run = and_(Job.type == JobType.TRAINING_RUN, not_(is_promoted), not_(is_rolled_back))
     recency = func.row_number().over(partition_by=JobDocument.document_id, order_by=col(Job.number).desc())
     answers = (
         sqlalchemy.select(
@@ -202,7 +204,23 @@ def _select_last_answers(among: ColumnElement[bool]) -> Subquery:
             recency.label("recency"),
         )
         .join(Job)
-        .where(among, not_(UNANSWERED), not_(has_no_effect))
+        .where(among, not_(UNANSWERED), or_(not_(is_refused_run), _brings_new_annotations()))
         .subquery()
     )
     return sqlalchemy.select(answers).where(answers.c.recency == 1).subquery()
+
+
+def _brings_new_annotations() -> ColumnElement[bool]:
+    """Return the condition that a job teaches other annotations of a document than the job answered before it."""
+    earlier, earlier_job = aliased(JobDocument), aliased(Job)
+    taught, taught_before = (col(row.lesson)["annotations"].as_string() for row in (JobDocument, earlier))
+    before = (
+        sqlalchemy.select(taught_before)
+        .join(earlier_job)
+        .where(col(earlier.document_id) == JobDocument.document_id, col(earlier_job.number) < col(Job.number))
+        .where(col(earlier_job.outcome).is_not(None))
+        .order_by(col(earlier_job.number).desc())
+        .limit(1)
+        .correlate(JobDocument, Job)
+    )
+    return and_(taught.is_not(None), taught.is_distinct_from(before.scalar_subquery()))

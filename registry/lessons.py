@@ -8,7 +8,7 @@ from itertools import islice
 from sqlmodel import Session, col, func, select, update
 
 from embeddinggemma_feasibility.annotation_data import AnnotationData, Span
-from registry.annotations import get_latest_annotations
+from registry.annotations import get_latest_annotations, list_types_by_document
 from registry.jobs import DECISION
 from registry.outcome import LEARNED
 from registry.tables import AuditEntry, Document, Job, JobDocument, Lesson
@@ -22,14 +22,28 @@ RETRACTED = "retracted"  # in `withdrawn_by`
 def store_lessons(session: Session, job_ids: Sequence[str]) -> None:
     """Store what the jobs teach, as their documents are annotated now; what is stored already stays.
 
-    A document whose last lesson is partial counts as reviewed for the types of that lesson alone.
+    A document whose last lesson is partial counts as reviewed for the types of that lesson and for those annotated in
+    it; one whose partial lesson was withdrawn, and that has no other, for those annotated alone.
     """
     rows = _list_unstored(session, job_ids)
     of_rows = col(JobDocument.document_id).in_([row.document_id for row in rows])
     with_partial = session.exec(select(JobDocument.document_id).where(of_rows, _IS_PARTIAL).distinct()).all()
-    last = find_last_lessons(session, with_partial)
-    partial = {document_id: lesson.reviewed_types for document_id, lesson in last.items() if lesson.is_partial}
-    _store(session, rows, partial)
+    last, reviewed = find_last_lessons(session, with_partial), list_types_by_document(session, with_partial)
+    for document_id, lesson in last.items():
+        if lesson.is_partial:
+            reviewed[document_id].update(lesson.reviewed_types)
+        else:
+            del reviewed[document_id]
+    _store(session, rows, reviewed)
+
+
+def store_lessons_again(session: Session, job_id: str, earlier_job_id: str) -> None:
+    """Store what a job teaches that repeats another: where that taught a partial lesson, one about the same types."""
+    rows = _list_unstored(session, [job_id])
+    earlier = find_lessons(session, {row.document_id: earlier_job_id for row in rows})
+    partial = {document_id: lesson.reviewed_types for document_id, lesson in earlier.items() if lesson.is_partial}
+    _store(session, [row for row in rows if row.document_id in partial], partial)
+    store_lessons(session, [job_id])
 
 
 def store_review(session: Session, job_id: str, looked_for: Collection[str] | None) -> None:

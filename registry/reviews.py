@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from sqlmodel import Session, col, func, or_, select
 
 from registry.annotations import get_latest_annotations
+from registry.jobs import select_documents_with_feedback
 from registry.outcome import Decision
 from registry.tables import Annotation, AnnotationStatus, Document, Job, JobDocument, JobType
 
@@ -12,10 +13,9 @@ _UNDECIDED = {Decision.FAILED, Decision.CANCELLED}
 
 
 def list_reviewed_documents(session: Session, statuses: Collection[AnnotationStatus]) -> Sequence[str]:
-    """Return the documents with annotations of these statuses, or with feedback, in the order of their upload."""
+    """Return the documents with annotations of these statuses or feedback that counts, in the order of their upload."""
     annotated = select(Annotation.document_id).where(col(Annotation.status).in_(statuses))
-    with_feedback = select(JobDocument.document_id).join(Job).where(Job.type == JobType.FEEDBACK)
-    reviewed = or_(col(Document.id).in_(annotated), col(Document.id).in_(with_feedback))
+    reviewed = or_(col(Document.id).in_(annotated), col(Document.id).in_(select_documents_with_feedback()))
     query = select(Document.id).where(reviewed).order_by(col(Document.created_at), col(Document.id))
     return session.exec(query).all()
 

@@ -6,18 +6,21 @@ from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Engine
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from feedback.claiming import answer_jobs
 from feedback.label_studio import Review, forget_annotations, teach_reviews
 from feedback.launcher import Launcher
-from feedback.submission import create_training_run, trigger_model_feedback
+from feedback.submission import create_training_run, teach_again, trigger_model_feedback
 from feedback.unlearning import Withdrawal, withdraw_lessons
-from registry.annotations import list_annotations
-from registry.jobs import list_jobs
+from registry.annotations import add_annotation, list_annotations, replace_annotations, update_annotation
+from registry.errors import InvalidInputError
+from registry.jobs import DocumentState, list_jobs, select_documents_in
 from registry.lessons import find_last_lessons, list_learned_lessons, take_lessons
+from registry.listed_documents import find_listed
 from registry.outcome import Decision
-from registry.tables import AnnotationBase, Job, JobDocument
+from registry.reviews import list_reviewed_documents, list_untaught_documents
+from registry.tables import AnnotationBase, AnnotationStatus, Document, Job, JobDocument, Lesson, ListedDocument
 from tests.feedback.jobs import outcome
 from tests.registry.test_annotations import add_document, marked
 
@@ -36,6 +39,15 @@ def review(
 
 def list_values(session: Session, document_id: str) -> set[str]:
     return {each.value for each in list_annotations(session, document_id)}
+
+
+def list_set_aside(session: Session) -> set[str]:
+    """Return the documents that are set aside; the list of documents must say the same of each."""
+    is_set_aside = select_documents_in(DocumentState.SET_ASIDE)
+    found = set(session.exec(select(ListedDocument.document_id).where(is_set_aside)))
+    listed = find_listed(session, session.exec(select(Document.id)).all())
+    assert found == {document_id for document_id, each in listed.items() if each["review"] == "set_aside"}
+    return found
 
 
 def test_copies_at_the_same_time_are_one_job(engine: Engine, session: Session, prefect_away: Launcher) -> None:
@@ -145,3 +157,90 @@ def test_training_run_inherits_what_nobody_looked_for_and_feedback_does_not(
     assert [reviewed[each.id].reviewed_types for each in (document, other)] == [["party"], ["date", "party"]]
     trigger_model_feedback(session, prefect_away, document)
     assert find_last_lessons(session, [document.id])[document.id].reviewed_types == ["date", "party"]
+
+
+def test_refused_or_retracted_batch_sets_its_documents_aside(session: Session, prefect_away: Launcher) -> None:
+    first, second = add_document(session, "1").id, add_document(session, "2").id
+    states = [review(first, [marked("Bell")]), review(second, [], number=2)]
+    [refused] = teach_reviews(session, prefect_away, states, "ana")
+    answer_jobs(session, [refused.id], outcome(Decision.NOT_PROMOTED))
+    assert list_set_aside(session) == {first, second}
+    [again] = teach_reviews(session, prefect_away, states, "ana")
+    answer_jobs(session, [again.id], outcome())
+    assert list_set_aside(session) == set()
+    forget_annotations(session, prefect_away, "1.1", [1, 2], "ana")
+    assert list_set_aside(session) == {first, second}
+
+
+def learn(session: Session, job: Job) -> Lesson:
+    """Have a run learn a job on one document, and return its lesson."""
+    take_lessons(session, [job.id], "run")
+    answer_jobs(session, [job.id], outcome())
+    [row] = session.exec(select(JobDocument).where(JobDocument.job_id == job.id))
+    assert row.lesson
+    return row.lesson
+
+
+def test_training_run_learns_what_was_annotated_of_other_types_since_a_review(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document = add_document(session)
+    learn(session, teach_reviews(session, prefect_away, [review(document.id, [marked("Bell")])], "ana")[0])
+    replace_annotations(session, document, [marked("Bell"), marked("100", "amount")])
+    lesson = learn(session, create_training_run(session, prefect_away, [document.id], "ana"))
+    assert ([each.type for each in lesson.annotations], lesson.reviewed_types) == (
+        ["amount", "party"],
+        ["amount", "party"],
+    )
+    assert list_untaught_documents(session, [document.id]) == []
+
+
+def test_insisting_on_a_review_teaches_its_types_alone(session: Session, prefect_away: Launcher) -> None:
+    document = add_document(session)
+    replace_annotations(session, document, [marked("100", "amount")])
+    [refused] = teach_reviews(session, prefect_away, [review(document.id, [marked("Bell")])], "ana")
+    answer_jobs(session, [refused.id], outcome(Decision.NOT_PROMOTED))
+    session.refresh(refused)
+    lesson = learn(session, teach_again(session, prefect_away, refused, "ana"))
+    assert ([each.type for each in lesson.annotations], lesson.reviewed_types) == (["party"], ["party"])
+
+
+def test_training_run_on_a_retracted_document_says_nothing_of_types_that_are_not_annotated(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document = add_document(session)
+    trigger_model_feedback(session, prefect_away, add_document(session, "other"), [marked("Bell")])
+    replace_annotations(session, document, [marked("100", "amount")])
+    learn(session, teach_reviews(session, prefect_away, [review(document.id, [marked("Bell")])], "ana")[0])
+    forget_annotations(session, prefect_away, "1.1", [1], "ana")
+    lesson = learn(session, create_training_run(session, prefect_away, [document.id], "ana"))
+    assert (lesson.reviewed_types, lesson.is_partial) == (["amount"], True)
+
+
+def test_document_whose_review_was_retracted_is_neither_trained_on_nor_exported(
+    session: Session, prefect_away: Launcher
+) -> None:
+    document_id = add_document(session).id
+    teach_reviews(session, prefect_away, [review(document_id, [marked("Bell")])], "ana")
+    forget_annotations(session, prefect_away, "1.1", [1], "ana")
+    with pytest.raises(InvalidInputError, match="no approved annotations"):
+        create_training_run(session, prefect_away, [document_id], "ana")
+    assert list_reviewed_documents(session, list(AnnotationStatus)) == []
+
+
+@pytest.mark.parametrize("types", [["party"], ["party", "date"]])
+def test_deletion_leaves_what_was_marked_or_changed_since_and_not_sent_as_feedback(
+    session: Session, prefect_away: Launcher, types: list[str]
+) -> None:
+    document = add_document(session)
+    state = review(document.id, [marked("Bell"), marked("Acme Ltd"), marked("paga")], types=types)
+    later = review(document.id, [], project="2.1", second=1, types=["date"])
+    for each in (state, later):
+        teach_reviews(session, prefect_away, [each], "ana")
+    changed = next(each for each in list_annotations(session, document.id) if each.value == "Bell")
+    update_annotation(session, document, changed, marked("à Bell"))
+    add_annotation(session, document, marked("100"))
+    session.commit()
+    forget_annotations(session, prefect_away, "1.1", [1], "ana")
+    assert list_values(session, document.id) == {"à Bell", "100"}
+    assert find_last_lessons(session, [document.id])[document.id].spans == ()

@@ -25,7 +25,7 @@ from registry.errors import ConflictError, DeletedError, InvalidInputError, NotF
 from registry.jobs import DocumentState, add_job, count_waiting_jobs, get_snapshot, list_jobs, select_documents_in
 from registry.lessons import list_learned_lessons, list_lessons, take_lessons
 from registry.outcome import Decision, Outcome
-from registry.tables import DeletedDocument, Document, Job, JobType
+from registry.tables import DeletedDocument, Job, JobType, ListedDocument
 from tests.feedback.jobs import add_feedback, add_read_job, find_waiting_job, outcome
 from tests.registry.test_annotations import add_document, marked
 
@@ -82,8 +82,12 @@ def test_lessons_are_withdrawn_by_all_criteria_given(session: Session) -> None:
     assert left[first] not in {again.id, None}
     withdraw_lessons(session, Withdrawal(document_ids=[first]), "ana")
     assert list(list_learned_lessons(session)) == [second]
-    assert list(session.exec(select(Document.id).where(select_documents_in(DocumentState.LEARNED)))) == [second]
-    assert list(session.exec(select(Document.id).where(select_documents_in(DocumentState.SET_ASIDE)))) == [first]
+    assert list(session.exec(select(ListedDocument.document_id).where(select_documents_in(DocumentState.LEARNED)))) == [
+        second
+    ]
+    assert list(
+        session.exec(select(ListedDocument.document_id).where(select_documents_in(DocumentState.SET_ASIDE)))
+    ) == [first]
 
 
 def test_lesson_with_an_annotation_of_a_reviewer_is_withdrawn_though_another_taught_it(session: Session) -> None:

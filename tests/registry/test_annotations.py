@@ -12,7 +12,7 @@ from registry.annotations import (
 )
 from registry.errors import ConflictError, InvalidInputError, WrongValueError
 from registry.jobs import add_job
-from registry.lessons import take_lessons
+from registry.lessons import retract_lessons, store_review, take_lessons
 from registry.outcome import Decision, Outcome
 from registry.tables import AnnotationBase, AnnotationStatus, Document, JobType
 
@@ -103,3 +103,21 @@ def test_learned_type_that_nobody_uses_any_more_counts_as_reviewed(session: Sess
     job.outcome = Outcome(decision=Decision.PROMOTED, reason="", flow_run_id="run")
     replace_annotations(session, first, [])
     assert get_latest_annotations(session, [second.id])[second.id].reviewed_types == ["party"]
+
+
+@pytest.mark.parametrize("is_withdrawn", [True, False])
+def test_learned_type_that_nobody_uses_any_more_counts_as_reviewed_after_a_partial_lesson(
+    session: Session, *, is_withdrawn: bool
+) -> None:
+    first, second = add_document(session, "a"), add_document(session, "b")
+    for document, name, looked_for in ((first, "fee", None), (second, "party", ["party"])):
+        add_annotation(session, document, marked("Bell", name))
+        session.flush()
+        job = add_job(session, JobType.FEEDBACK, [document.id], "tester")
+        store_review(session, job.id, looked_for)
+        job.outcome = Outcome(decision=Decision.PROMOTED, reason="", flow_run_id="run")
+    replace_annotations(session, first, [])
+    if is_withdrawn:
+        retract_lessons(session, first.id, ["fee"])
+    reviewed_types = get_latest_annotations(session, [second.id])[second.id].reviewed_types
+    assert reviewed_types == (["party"] if is_withdrawn else ["fee", "party"])
