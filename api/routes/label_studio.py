@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.authentication import BasicGuardedRoute
 from api.dependencies import ReaderDep, ReviewerDep, ServicesDep, SessionDep
 from api.errors import document_errors
-from api.label_studio import get_server, predict, reconcile, teach
+from api.label_studio import predict, teach
+from api.label_studio_reading import get_server, reconcile
 from feedback.label_studio import forget_annotations
 from feedback.submission import check_queue_has_space
 from intake.label_config import MAX_CONFIG, LabelConfig, read_label_config
