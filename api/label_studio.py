@@ -20,11 +20,11 @@ from intake.label_studio_requests import (
     TaskRequest,
     build_prediction,
 )
-from registry.documents import find_document_by_content
-from registry.errors import ContractFeedbackError, ForbiddenError, InvalidInputError
+from registry.documents import build_missing_error, find_document_by_content
+from registry.errors import ContractFeedbackError, DeletedError, ForbiddenError, InvalidInputError
 from registry.keys import Scope
 from registry.served_model import LoadedModel
-from registry.tables import Document, Job
+from registry.tables import DeletedDocument, Document, Job
 
 _logger = logging.getLogger(__name__)
 
@@ -51,11 +51,15 @@ def find_document(
 ) -> Document:
     """Return the document that a task names, if it has the task's text, or the one with this text, added if unknown.
 
-    Raises InvalidInputError if the task has no text, ForbiddenError if the caller may not add it.
+    Raises InvalidInputError if the task has no text, DeletedError if what it names is deleted, ForbiddenError if the
+    caller may not add it.
     """
     text = config.read_text(task.data)
     named = task.data.get("document_id")
-    document = session.get(Document, named) if isinstance(named, str) and named.isprintable() else None
+    named = named if isinstance(named, str) and named.isprintable() else ""
+    if session.get(DeletedDocument, named):
+        raise build_missing_error(session, named)
+    document = session.get(Document, named)
     if document is None or document.text != text:
         document = _find_or_add(session, services, caller, text, f"label-studio-{task.id}.txt")
     if document.text != text:
@@ -72,7 +76,8 @@ def teach(
 ) -> list[Job]:
     """Commit what annotations of a project say as one job, and return the jobs that teach it.
 
-    Raises InvalidInputError if none of them can be read; if only some cannot, they are logged and left out.
+    Raises InvalidInputError or DeletedError if none of them can be read; if only some cannot, they are logged and left
+    out.
     """
     config = read_label_config(project.label_config)
     reviews, problems = [], list[ContractFeedbackError]()
@@ -82,7 +87,7 @@ def teach(
             continue
         try:
             reviews.append(read_review(session, services, caller, project, config, task, annotation))
-        except InvalidInputError as error:
+        except (InvalidInputError, DeletedError) as error:
             _logger.warning("Annotation %d of Label Studio is left out: %s", annotation.id, error)
             problems.append(error)
     if problems and not reviews:
@@ -107,7 +112,10 @@ def read_review(
     task: TaskRequest,
     annotation: StoredAnnotation,
 ) -> Review:
-    """Return what an annotation says of its task's document; raises InvalidInputError if it does not fit."""
+    """Return what an annotation says of its task's document.
+
+    Raises InvalidInputError if it does not fit, DeletedError if the task names a deleted document.
+    """
     on_text = [each for each in annotation.result if each.to_name == config.text_name]
     annotation = annotation.model_copy(update={"result": on_text})
     check_annotation_count(count_labels(annotation), services)

@@ -18,7 +18,7 @@ from intake.label_studio_requests import AnnotatedTask, Project
 from intake.label_studio_server import LabelStudioServer
 from registry.audit import set_principal
 from registry.database import translate_database_errors
-from registry.errors import ContractFeedbackError, InvalidInputError
+from registry.errors import ContractFeedbackError, DeletedError, InvalidInputError
 from registry.jobs import MOST_DOCUMENTS
 from registry.tables import LabelStudioAnnotation
 
@@ -102,7 +102,7 @@ def _compare(
         return []
     try:
         return [read_review(session, services, caller, project, config, task, latest)]
-    except InvalidInputError as error:
+    except (InvalidInputError, DeletedError) as error:
         _logger.warning("Annotation %d of Label Studio is left out: %s", latest.id, error)
         return []
 

@@ -313,6 +313,22 @@ def test_deleted_document_takes_what_is_known_of_label_studio_with_it(http: Test
         assert session.exec(select(LabelStudioAnnotation)).all() == []
 
 
+def test_deleted_document_does_not_come_back_by_a_task_that_names_it(start: Start, version: str) -> None:
+    http = start()
+    deleted = http.post("/documents", files={"file": ("a.txt", TEXT.encode())}).json()["id"]
+    http.delete(f"/documents/{deleted}")
+    task, other = build_task(document_id=deleted), build_task(TEXT + "!", 2)
+    asked = {"tasks": [task], "label_config": CONFIG}
+    assert http.post("/label-studio/predict", json=asked).json() == {"results": [[]]}
+    webhook = build_webhook(build_annotation(*PARTIES), task)
+    assert http.post("/label-studio/webhook", json=webhook).status_code == 410
+    assert http.get("/documents").json()["total"] == 0
+    annotations = [build_annotation(*PARTIES, number=number) for number in (1, 2)]
+    both = {**webhook, "action": "ANNOTATIONS_CREATED", "annotation": annotations, "task": [task, other]}
+    [job] = send(http, both)
+    assert http.get(f"/jobs/{job}").json()["document_ids"] == [find_document(http)]
+
+
 @pytest.mark.skipif(not RECORDED.exists(), reason="../shared/label_studio is absent")
 def test_recorded_requests_of_a_real_label_studio_are_understood(start: Start, version: str) -> None:
     http, answers = start(), []
