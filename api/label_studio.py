@@ -1,6 +1,5 @@
 """From what Label Studio sends to documents, predictions and reviews."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
 
@@ -20,7 +19,8 @@ from intake.label_studio_requests import (
     TaskRequest,
     build_prediction,
 )
-from registry.documents import build_missing_error, find_document_by_content
+from intake.reading import encode_text
+from registry.documents import build_missing_error, find_document_by_text
 from registry.errors import ContractFeedbackError, DeletedError, ForbiddenError, InvalidInputError
 from registry.keys import Scope
 from registry.served_model import LoadedModel
@@ -62,8 +62,6 @@ def find_document(
     document = session.get(Document, named)
     if document is None or document.text != text:
         document = _find_or_add(session, services, caller, text, f"label-studio-{task.id}.txt")
-    if document.text != text:
-        raise InvalidInputError("The text begins like a PDF, and is taken for one: leave out its first line")
     return document
 
 
@@ -134,8 +132,7 @@ def read_review(
 
 
 def _find_or_add(session: Session, services: Services, caller: Caller, text: str, filename: str) -> Document:
-    content = text.encode("utf-8-sig" if text.startswith("\ufeff") else "utf-8")  # reading takes one mark away
-    if found := find_document_by_content(session, hashlib.sha256(content).hexdigest()):
+    if found := find_document_by_text(session, text):
         return found
     caller.require(Scope.ANNOTATE)
-    return add_document(session, services, content, filename)
+    return add_document(session, services, encode_text(text), filename)

@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import select
 
+from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
@@ -304,6 +305,19 @@ def test_text_that_begins_with_a_byte_order_mark_keeps_its_offsets(http: TestCli
     text = "\ufeff" + TEXT
     send(http, build_webhook(build_annotation(mark("Bell", "party", text)), build_task(text)))
     assert list_annotations(http) == [("party", "Bell")]
+
+
+def test_text_of_a_pdf_is_the_pdf_and_one_that_begins_as_a_pdf_does_is_text(http: TestClient) -> None:
+    contract = generate_contract(0)
+    pdf = http.post("/documents", files={"file": ("a.pdf", contract.pdf)}).json()["id"]
+    text = http.get(f"/documents/{pdf}/text").text
+    [job] = send(http, build_webhook(build_annotation(number=1), build_task(text)))
+    assert http.get(f"/jobs/{job}").json()["document_ids"] == [pdf]
+    text = "%PDF-1.7 " + TEXT
+    [job] = send(http, build_webhook(build_annotation(mark("Bell", "party", text), number=2), build_task(text, 2)))
+    [added] = http.get(f"/jobs/{job}").json()["document_ids"]
+    assert http.get(f"/documents/{added}").json()["media_type"] == "text/plain"
+    assert http.get(f"/documents/{added}/text").text == text
 
 
 def test_deleted_document_takes_what_is_known_of_label_studio_with_it(http: TestClient, settings: Settings) -> None:
