@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.label_studio import build_project
 
-Answer = Callable[[str, BufferedIOBase], None]
+Answer = Callable[[str, BufferedIOBase], object]
 
 
 @contextmanager
@@ -23,6 +23,10 @@ def serve(answer: Answer) -> Iterator[str]:
                 self.send_response(200)
                 self.end_headers()
                 answer(self.path, self.wfile)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             pass

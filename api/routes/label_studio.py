@@ -1,7 +1,6 @@
 """The ML backend for Label Studio."""
 
 import logging
-from threading import Thread
 from typing import Annotated
 
 from fastapi import APIRouter, status
@@ -11,7 +10,7 @@ from api.authentication import BasicGuardedRoute
 from api.dependencies import ReaderDep, ReviewerDep, ServicesDep, SessionDep
 from api.errors import document_errors
 from api.label_studio import predict, teach
-from api.label_studio_reading import get_server, reconcile
+from api.label_studio_reading import start_reading
 from feedback.label_studio import forget_annotations
 from feedback.submission import check_queue_has_space
 from intake.label_config import MAX_CONFIG, LabelConfig, read_label_config
@@ -111,7 +110,8 @@ def receive_webhook(
 ) -> WebhookResponse:
     """Learn from an annotation, forget one that was deleted, or have a project read; other events change nothing.
 
-    Answers before training. An annotation that was taught before, in the same state, returns its job.
+    Answers before training. An annotation that was taught before, in the same state, returns its job. One project is
+    read at a time.
     """
     jobs = []
     match request.action:
@@ -122,8 +122,7 @@ def receive_webhook(
             deleted = [each.id for each in request.annotations]
             jobs = forget_annotations(session, services.launcher, request.get_project().key, deleted, caller.name)
         case "START_TRAINING":
-            get_server(services)
-            Thread(target=reconcile, args=(services, caller, request.get_project()), daemon=True).start()
+            start_reading(services, caller, request.get_project())
     return WebhookResponse(jobs=[job.id for job in jobs])
 
 

@@ -26,6 +26,37 @@ def wait_until_read() -> None:
     wait_until(lambda: not _reading.locked(), 20)
 
 
+def test_each_hundred_new_annotations_are_a_job_and_one_project_is_read_at_a_time(start: Start) -> None:
+    def list_tasks() -> list[dict[str, Any]]:
+        answers.append(client.post("/label-studio/webhook", json=START_TRAINING))
+        return [
+            {**build_task(f"{TEXT} {number}", number), "annotations": [build_annotation(BELL, number=number)]}
+            for number in range(101)
+        ]
+
+    answers = list[Any]()
+    with serve(answer_tasks(list_tasks)) as url:
+        client = start(label_studio_url=url, label_studio_token=TOKEN)
+        assert client.post("/label-studio/webhook", json=START_TRAINING).status_code == 202
+        wait_until(lambda: len(client.get("/jobs").json()["items"]) == 2, 30)
+        wait_until_read()
+    assert [answer.status_code for answer in answers] == [409]
+    assert "is being read" in answers[0].json()["detail"]
+    jobs = client.get("/jobs").json()["items"]
+    assert sorted(len(job["document_ids"]) for job in jobs) == [1, 100]
+
+
+def test_project_that_cannot_be_read_is_logged_and_may_be_read_again(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    for url in ("http://127.0.0.1:9", "http://a:99999"):
+        client = start(label_studio_url=url, label_studio_token=TOKEN)
+        caplog.clear()
+        assert client.post("/label-studio/webhook", json=START_TRAINING).status_code == 202
+        wait_until_read()
+        assert "cannot be read" in caplog.text
+
+
 def test_annotation_that_comes_while_its_task_is_being_read_is_not_taken_for_deleted(start: Start) -> None:
     def list_tasks() -> list[dict[str, Any]]:
         webhook = build_webhook(build_annotation(BELL))
