@@ -20,6 +20,7 @@ from intake.label_studio_requests import (
     build_prediction,
 )
 from intake.reading import encode_text
+from registry.annotations import list_annotations
 from registry.documents import build_missing_error, find_document_by_text
 from registry.errors import ContractFeedbackError, DeletedError, ForbiddenError, InvalidInputError
 from registry.keys import Scope
@@ -90,7 +91,16 @@ def teach(
             problems.append(error)
     if problems and not reviews:
         raise problems[0]
-    return teach_reviews(session, services.launcher, reviews, caller.name) if reviews else []
+    return teach_together(session, services, caller, reviews) if reviews else []
+
+
+def teach_together(session: Session, services: Services, caller: Caller, reviews: Sequence[Review]) -> list[Job]:
+    """Commit reviews as one job, and return the jobs that teach them.
+
+    Raises InvalidInputError if they have too many types together, though each alone has not.
+    """
+    check_types(session, [each for review in reviews for each in review.annotations], services)
+    return teach_reviews(session, services.launcher, reviews, caller.name)
 
 
 def forget_skipped(
@@ -120,13 +130,16 @@ def read_review(
     document = find_document(session, services, config, task, caller)
     annotations = read_labels(annotation, document.text, f"Label Studio user {annotation.completed_by or 'unknown'}")
     check_types(session, annotations, services)
+    types = frozenset(config.labels) | {each.type for each in annotations}
+    others = [each for each in list_annotations(session, document.id) if each.type not in types]
+    check_annotation_count(len(annotations) + len(others), services)
     return Review(
         project=project.key,
         annotation_id=annotation.id,
         task_id=task.id,
         updated_at=annotation.updated_at,
         document_id=document.id,
-        types=frozenset(config.labels) | {each.type for each in annotations},
+        types=types,
         annotations=annotations,
     )
 

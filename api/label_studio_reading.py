@@ -11,9 +11,9 @@ import httpx
 from sqlmodel import Session, col, select
 
 from api.authentication import Caller
-from api.label_studio import forget_skipped, read_review
+from api.label_studio import forget_skipped, read_review, teach_together
 from api.services import Services
-from feedback.label_studio import Review, forget_annotations, is_known, teach_reviews
+from feedback.label_studio import Review, forget_annotations, is_known
 from intake.label_config import LabelConfig, read_label_config
 from intake.label_studio_requests import AnnotatedTask, Project
 from intake.label_studio_server import LabelStudioServer
@@ -56,7 +56,7 @@ def _teach_new(services: Services, caller: Caller, server: LabelStudioServer, se
     count, new = 0, _list_new(services, caller, server, sent)
     while reviews := list(islice(new, _TAUGHT_AT_ONCE)):
         with _open_session(services, caller) as session:
-            teach_reviews(session, services.launcher, reviews, caller.name)
+            teach_together(session, services, caller, reviews)
         count += len(reviews)
     return count
 

@@ -273,6 +273,20 @@ def test_many_annotations_at_once_are_one_job(http: TestClient) -> None:
     assert len(http.get(f"/jobs/{job}").json()["document_ids"]) == 2
 
 
+def test_limits_hold_for_all_annotations_of_a_request_and_of_a_document_together(start: Start) -> None:
+    http = start(max_types=2, max_annotations=2)
+    annotations = [build_annotation(mark("Bell", name), number=number) for number, name in enumerate(("a", "b", "c"))]
+    tasks = [build_task(f"{TEXT} {number}", number) for number in range(3)]
+    webhook = {"action": "ANNOTATIONS_CREATED", "annotation": annotations, "task": tasks, "project": build_project()}
+    refused = http.post("/label-studio/webhook", json=webhook)
+    assert (refused.status_code, http.get("/jobs").json()["total"]) == (422, 0)
+    assert "2 at most, and this adds 3" in refused.json()["detail"]
+    send(http, build_webhook(build_annotation(*PARTIES, number=3)))
+    amount = build_webhook(build_annotation(mark("1 May", "amount"), number=4), project=build_project(AMOUNTS, 4))
+    refused = http.post("/label-studio/webhook", json=amount)
+    assert (refused.status_code, "2 annotations at most, not 3" in refused.text) == (422, True)
+
+
 def test_labels_that_nobody_looked_for_stay_unknown_in_a_later_training_run(
     http: TestClient, settings: Settings
 ) -> None:
