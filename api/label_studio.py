@@ -1,6 +1,7 @@
 """From what Label Studio sends to documents, predictions and reviews."""
 
 import logging
+import time
 from collections.abc import Sequence
 
 from sqlmodel import Session
@@ -31,14 +32,24 @@ _logger = logging.getLogger(__name__)
 
 
 def predict(
-    session: Session, services: Services, caller: Caller, config: LabelConfig, task: TaskRequest, model: LoadedModel
+    session: Session,
+    services: Services,
+    caller: Caller,
+    config: LabelConfig,
+    task: TaskRequest,
+    model: LoadedModel,
+    until: float,
 ) -> Prediction | list[Prediction]:
     """Return what the model finds in a task; an empty list, after which Label Studio asks again, if it cannot be read.
 
+    After `until`, in monotonic seconds, a task is not read, but encoded in the background.
     Raises ForbiddenError if the task is a new document and the caller may not add it.
     """
     try:
         document = find_document(session, services, config, task, caller)
+        if time.monotonic() > until:
+            services.encoding.add(document.text)
+            return []
         return build_prediction(config, extract(session, services, document, model), model.version)
     except ForbiddenError:
         raise

@@ -1,6 +1,7 @@
 """The ML backend for Label Studio."""
 
 import logging
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, status
@@ -19,6 +20,8 @@ from registry.errors import InvalidInputError
 
 router = APIRouter(prefix="/label-studio", tags=["label studio"], route_class=BasicGuardedRoute)
 ConfigXml = Annotated[str, Field(max_length=MAX_CONFIG, description="The labelling configuration")]
+
+_PREDICTING_SECONDS = 20.0  # Label Studio waits 100
 
 _logger = logging.getLogger(__name__)
 
@@ -95,13 +98,16 @@ def predict_tasks(
 ) -> PredictResponse:
     """Predict the entities of tasks, those of the configuration's labels, with the current model.
 
-    A task whose text is no document becomes one; then the key needs the scope `annotate`, too.
+    A task whose text is no document becomes one; then the key needs the scope `annotate`, too. What is not read after
+    20 seconds has no prediction yet: ask again.
     """
     config = _read_config(request.label_config)
     model = services.served.get()
     if model is None:
         return PredictResponse(results=[[] for _ in request.tasks])
-    return PredictResponse(results=[predict(session, services, caller, config, task, model) for task in request.tasks])
+    until = time.monotonic() + _PREDICTING_SECONDS
+    results = [predict(session, services, caller, config, task, model, until) for task in request.tasks]
+    return PredictResponse(results=results)
 
 
 @router.post("/webhook", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(400, 404, 409, 410, 413))

@@ -1,17 +1,23 @@
 """The ML backend for Label Studio, asked as a real one asks; with a real database and, where it predicts, a model."""
 
 import logging
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlmodel import select
+from sqlmodel import Session, select
 
+from api.authentication import Caller
+from api.label_studio import predict
 from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
+from intake.label_config import read_label_config
+from intake.label_studio_requests import Prediction, TaskRequest
 from registry.database import open_session
 from registry.keys import Scope, add_key
 from registry.lessons import take_lessons
@@ -144,6 +150,18 @@ def test_each_task_has_one_prediction_in_order_with_the_labels_of_the_configurat
             assert value["text"] == task["data"]["text"][value["start"] : value["end"]]
         assert prediction["model_version"] == version
         assert prediction["score"] == pytest.approx(sum(region["score"] for region in regions) / len(regions))
+
+
+def test_task_after_the_time_for_predictions_is_a_document_without_one(start: Start, version: str) -> None:
+    http: Any = start()
+    services = http.app.state.services
+    caller = Caller("key", "ana", frozenset(Scope), time.monotonic())
+    task = TaskRequest.model_validate(build_task())
+    with Session(services.engine, expire_on_commit=False) as session:
+        ask = partial(predict, session, services, caller, read_label_config(CONFIG), task, services.served.get())
+        assert ask(time.monotonic() - 1) == []
+        assert isinstance(ask(time.monotonic() + 60), Prediction)
+    assert http.get("/documents").json()["total"] == 1
 
 
 def test_prediction_is_the_extraction_of_the_document_that_the_task_names(
