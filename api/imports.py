@@ -1,6 +1,5 @@
 """Importing files: each of their documents is stored with its annotations, or refused for itself."""
 
-import codecs
 from collections.abc import Sequence
 from itertools import islice
 
@@ -12,6 +11,7 @@ from api.import_schemas import ImportedDocument, ImportReport, ImportState
 from api.services import Services
 from intake.formats.annotated_text import AnnotatedText
 from intake.formats.file_format import FileFormat, decode_file
+from intake.reading import encode_text
 from registry.annotations import (
     check_length,
     hash_annotations,
@@ -102,7 +102,7 @@ def _store(
     if existing and hash_annotations(list_annotations(session, existing.id)) == imported_sha256:
         return existing, ImportState.UNCHANGED
     check_types(session, annotations, services)
-    document = existing or add_document(session, services, _encode(read.text), _name(read))
+    document = existing or add_document(session, services, encode_text(read.text), _name(read))
     lock_annotations(session, document.id)
     session.expire_all()  # others may have written before the lock
     stored = list_annotations(session, document.id)
@@ -117,11 +117,6 @@ def _store(
 def _find_document(session: Session, read: AnnotatedText) -> Document | None:
     document = session.get(Document, read.document_id) if read.document_id else None
     return document if document and document.text == read.text else find_document_by_text(session, read.text)
-
-
-def _encode(text: str) -> bytes:
-    """Return the bytes of a file with this text; the reader of uploads leaves out a byte order mark, but not two."""
-    return (codecs.BOM_UTF8 if text.startswith("\ufeff") else b"") + text.encode()
 
 
 def _name(read: AnnotatedText) -> str:

@@ -68,6 +68,8 @@ def read_label_config(xml: str) -> LabelConfig:
     elements = list(root.iter())
     texts = {each.get("name"): each for each in elements if each.tag == "Text"}
     controls = [each for each in elements if each.tag == "Labels"]
+    if any(each.find(".//Labels") is not None for each in controls):  # its labels would be read once for each
+        raise InvalidInputError("The labelling configuration has a <Labels> inside another: close the first")
     text_name = next((name for each in controls for name in _list_targets(each) if name in texts), None)
     if text_name is None:
         raise InvalidInputError("The labelling configuration has no <Labels> on a <Text>: add both")

@@ -1,5 +1,6 @@
 """Reading an upload: its text, its pages, and the box of each character."""
 
+import codecs
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ def read_document(content: bytes, settings: Settings) -> ReadDocument:
     Raises UnsupportedFileError for anything else, InvalidInputError for a PDF that is encrypted or broken, has no text
     or exceeds a limit of the settings, and for text that is empty or too long.
     """
-    if content[:1024].lstrip().startswith(b"%PDF-"):
+    if _is_pdf(content):
         read = read_pdf(content, settings)
         return ReadDocument(read.text, "application/pdf", len(read.pages), read.pages, read.boxes)
     try:
@@ -44,6 +45,15 @@ def read_document(content: bytes, settings: Settings) -> ReadDocument:
     if len(text) > settings.max_characters:
         raise InvalidInputError(f"The file has more than {settings.max_characters} characters: split it")
     return ReadDocument(text, "text/plain", 1, None, None)
+
+
+def encode_text(text: str) -> bytes:
+    """Return the bytes of a file that `read_document` reads as this text.
+
+    A byte order mark, which reading takes away, goes before a text that begins with one or as a PDF does.
+    """
+    content = text.encode()
+    return codecs.BOM_UTF8 + content if content.startswith(codecs.BOM_UTF8) or _is_pdf(content) else content
 
 
 def read_pdf(content: bytes, settings: Settings) -> pdf_reader.ReadPdf:
@@ -66,3 +76,7 @@ def read_pdf(content: bytes, settings: Settings) -> pdf_reader.ReadPdf:
     if done.returncode:
         raise InvalidInputError("The PDF cannot be read within the memory limit: export it again from its source")
     return pdf_reader.unpack(done.stdout)
+
+
+def _is_pdf(content: bytes) -> bool:
+    return content[:1024].lstrip().startswith(b"%PDF-")

@@ -1,6 +1,5 @@
 """Queries on documents."""
 
-import hashlib
 from collections.abc import Sequence
 
 from sqlmodel import Session, col, select
@@ -21,11 +20,9 @@ def find_document_by_content(session: Session, sha256: str) -> Document | None:
 
 
 def find_document_by_text(session: Session, text: str) -> Document | None:
-    """Return the document with this text, which was uploaded as text or as a PDF."""
-    if uploaded := find_document_by_content(session, hashlib.sha256(text.encode()).hexdigest()):
-        return uploaded
-    pdfs = select(Document).where(Document.media_type == "application/pdf", Document.character_count == len(text))
-    return session.exec(pdfs.where(Document.text == text).order_by(col(Document.created_at)).limit(1)).first()
+    """Return the document with this text, whatever file it came in; of several, the oldest."""
+    same = select(Document).where(Document.character_count == len(text), Document.text == text)
+    return session.exec(same.order_by(col(Document.created_at)).limit(1)).first()
 
 
 def get_document(session: Session, document_id: str, lock: bool = False) -> Document:

@@ -91,7 +91,7 @@ class DocumentBase(SQLModel):
     sha256: str = Field(unique=True, description="Hash of the uploaded bytes")
     size_bytes: int
     page_count: int
-    character_count: int
+    character_count: int = Field(index=True)
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime, index=True)
 
 

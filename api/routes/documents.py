@@ -29,7 +29,7 @@ _PLAIN_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 _ORIGINAL_FILE = {"application/pdf": {"schema": {"type": "string", "format": "binary"}}, **_PLAIN_TEXT}
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=document_errors(400, 409, 413, 415))
+@router.post("", status_code=status.HTTP_201_CREATED, responses=document_errors(400, 404, 409, 410, 413, 415))
 def upload_document(
     file: Annotated[UploadFile, File(description="A PDF with a text layer, or plain text in UTF-8")],
     _reading: ReadingDep,

@@ -1,7 +1,7 @@
 """The ML backend for Label Studio."""
 
 import logging
-from threading import Thread
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, status
@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.authentication import BasicGuardedRoute
 from api.dependencies import ReaderDep, ReviewerDep, ServicesDep, SessionDep
 from api.errors import document_errors
-from api.label_studio import get_server, predict, reconcile, teach
+from api.label_studio import predict, teach
+from api.label_studio_reading import start_reading
 from feedback.label_studio import forget_annotations
 from feedback.submission import check_queue_has_space
 from intake.label_config import MAX_CONFIG, LabelConfig, read_label_config
@@ -19,6 +20,8 @@ from registry.errors import InvalidInputError
 
 router = APIRouter(prefix="/label-studio", tags=["label studio"], route_class=BasicGuardedRoute)
 ConfigXml = Annotated[str, Field(max_length=MAX_CONFIG, description="The labelling configuration")]
+
+_PREDICTING_SECONDS = 20.0  # Label Studio waits 100
 
 _logger = logging.getLogger(__name__)
 
@@ -95,13 +98,16 @@ def predict_tasks(
 ) -> PredictResponse:
     """Predict the entities of tasks, those of the configuration's labels, with the current model.
 
-    A task whose text is no document becomes one; then the key needs the scope `annotate`, too.
+    A task whose text is no document becomes one; then the key needs the scope `annotate`, too. What is not read after
+    20 seconds has no prediction yet: ask again.
     """
     config = _read_config(request.label_config)
     model = services.served.get()
     if model is None:
         return PredictResponse(results=[[] for _ in request.tasks])
-    return PredictResponse(results=[predict(session, services, caller, config, task, model) for task in request.tasks])
+    until = time.monotonic() + _PREDICTING_SECONDS
+    results = [predict(session, services, caller, config, task, model, until) for task in request.tasks]
+    return PredictResponse(results=results)
 
 
 @router.post("/webhook", status_code=status.HTTP_202_ACCEPTED, responses=document_errors(400, 404, 409, 410, 413))
@@ -110,7 +116,8 @@ def receive_webhook(
 ) -> WebhookResponse:
     """Learn from an annotation, forget one that was deleted, or have a project read; other events change nothing.
 
-    Answers before training. An annotation that was taught before, in the same state, returns its job.
+    Answers before training. An annotation that was taught before, in the same state, returns its job. One project is
+    read at a time.
     """
     jobs = []
     match request.action:
@@ -121,8 +128,7 @@ def receive_webhook(
             deleted = [each.id for each in request.annotations]
             jobs = forget_annotations(session, services.launcher, request.get_project().key, deleted, caller.name)
         case "START_TRAINING":
-            get_server(services)
-            Thread(target=reconcile, args=(services, caller, request.get_project()), daemon=True).start()
+            start_reading(services, caller, request.get_project())
     return WebhookResponse(jobs=[job.id for job in jobs])
 
 

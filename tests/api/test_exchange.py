@@ -115,7 +115,6 @@ def test_document_that_cannot_be_stored_is_refused_alone_with_the_reason(start: 
         ({"text": "abcd", "spans": many}, "2 annotations at most"),
         ({"text": "a" * 1_001}, "more than 1000 characters"),
         ({"text": " "}, "empty"),
-        ({"text": "%PDF-1.7"}, "broken"),
         ({"text": "abcd", "spans": [{"start": 0, "end": end, "label": "xy"[end - 1]} for end in (1, 2)]}, None),
         ({"text": "ab", "spans": [{"start": 0, "end": end, "label": "vw"[end - 1]} for end in (1, 2)]}, "entity types"),
         (1, "object"),
@@ -220,3 +219,20 @@ def test_document_deleted_before_the_import_is_stored_anew(start: Start) -> None
     client.delete(f"/documents/{document_id}")
     (document,) = send(client, file)["documents"]
     assert (document["state"], document["document_id"] != document_id) == ("added", True)
+
+
+def test_text_that_begins_as_a_pdf_does_is_text(start: Start) -> None:
+    client = start()
+    text = "%PDF-1.7 is a version of PDF. Acme Ltd writes it."
+    span = {"start": 30, "end": 38, "label": "party"}
+    report = send(client, write({"text": text, "spans": [span]}))
+    document_id = report["documents"][0]["document_id"]
+    assert client.get(f"/documents/{document_id}/text").text == text
+    assert [each["value"] for each in read_annotations(client, document_id)] == ["Acme Ltd"]
+    assert list_states(send(client, write({"text": text, "spans": [span]}))) == ["unchanged"]
+
+
+def test_text_is_found_though_its_file_began_with_a_byte_order_mark(start: Start) -> None:
+    client = start()
+    marked = client.post("/documents", files={"file": ("a.txt", ACME["text"].encode("utf-8-sig"))}).json()["id"]
+    assert send(client, write(ACME))["documents"][0]["document_id"] == marked

@@ -1,16 +1,23 @@
 """The ML backend for Label Studio, asked as a real one asks; with a real database and, where it predicts, a model."""
 
 import logging
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlmodel import select
+from sqlmodel import Session, select
 
+from api.authentication import Caller
+from api.label_studio import predict
+from demo.contract_generator import generate_contract
 from embeddinggemma_feasibility.annotation_data import AnnotationData
 from embeddinggemma_feasibility.contract_data_trainer import fine_tune_model
 from embeddinggemma_feasibility.encoders import Encoder
+from intake.label_config import read_label_config
+from intake.label_studio_requests import Prediction, TaskRequest
 from registry.database import open_session
 from registry.keys import Scope, add_key
 from registry.lessons import take_lessons
@@ -145,6 +152,18 @@ def test_each_task_has_one_prediction_in_order_with_the_labels_of_the_configurat
         assert prediction["score"] == pytest.approx(sum(region["score"] for region in regions) / len(regions))
 
 
+def test_task_after_the_time_for_predictions_is_a_document_without_one(start: Start, version: str) -> None:
+    http: Any = start()
+    services = http.app.state.services
+    caller = Caller("key", "ana", frozenset(Scope), time.monotonic())
+    task = TaskRequest.model_validate(build_task())
+    with Session(services.engine, expire_on_commit=False) as session:
+        ask = partial(predict, session, services, caller, read_label_config(CONFIG), task, services.served.get())
+        assert ask(time.monotonic() - 1) == []
+        assert isinstance(ask(time.monotonic() + 60), Prediction)
+    assert http.get("/documents").json()["total"] == 1
+
+
 def test_prediction_is_the_extraction_of_the_document_that_the_task_names(
     start: Start, version: str, contracts: list[AnnotationData]
 ) -> None:
@@ -272,6 +291,20 @@ def test_many_annotations_at_once_are_one_job(http: TestClient) -> None:
     assert len(http.get(f"/jobs/{job}").json()["document_ids"]) == 2
 
 
+def test_limits_hold_for_all_annotations_of_a_request_and_of_a_document_together(start: Start) -> None:
+    http = start(max_types=2, max_annotations=2)
+    annotations = [build_annotation(mark("Bell", name), number=number) for number, name in enumerate(("a", "b", "c"))]
+    tasks = [build_task(f"{TEXT} {number}", number) for number in range(3)]
+    webhook = {"action": "ANNOTATIONS_CREATED", "annotation": annotations, "task": tasks, "project": build_project()}
+    refused = http.post("/label-studio/webhook", json=webhook)
+    assert (refused.status_code, http.get("/jobs").json()["total"]) == (422, 0)
+    assert "2 at most, and this adds 3" in refused.json()["detail"]
+    send(http, build_webhook(build_annotation(*PARTIES, number=3)))
+    amount = build_webhook(build_annotation(mark("1 May", "amount"), number=4), project=build_project(AMOUNTS, 4))
+    refused = http.post("/label-studio/webhook", json=amount)
+    assert (refused.status_code, "2 annotations at most, not 3" in refused.text) == (422, True)
+
+
 def test_labels_that_nobody_looked_for_stay_unknown_in_a_later_training_run(
     http: TestClient, settings: Settings
 ) -> None:
@@ -306,11 +339,40 @@ def test_text_that_begins_with_a_byte_order_mark_keeps_its_offsets(http: TestCli
     assert list_annotations(http) == [("party", "Bell")]
 
 
+def test_text_of_a_pdf_is_the_pdf_and_one_that_begins_as_a_pdf_does_is_text(http: TestClient) -> None:
+    contract = generate_contract(0)
+    pdf = http.post("/documents", files={"file": ("a.pdf", contract.pdf)}).json()["id"]
+    text = http.get(f"/documents/{pdf}/text").text
+    [job] = send(http, build_webhook(build_annotation(number=1), build_task(text)))
+    assert http.get(f"/jobs/{job}").json()["document_ids"] == [pdf]
+    text = "%PDF-1.7 " + TEXT
+    [job] = send(http, build_webhook(build_annotation(mark("Bell", "party", text), number=2), build_task(text, 2)))
+    [added] = http.get(f"/jobs/{job}").json()["document_ids"]
+    assert http.get(f"/documents/{added}").json()["media_type"] == "text/plain"
+    assert http.get(f"/documents/{added}/text").text == text
+
+
 def test_deleted_document_takes_what_is_known_of_label_studio_with_it(http: TestClient, settings: Settings) -> None:
     send(http, build_webhook(build_annotation(*PARTIES)))
     assert http.delete(f"/documents/{find_document(http)}").status_code == 204
     with open_session(settings) as session:
         assert session.exec(select(LabelStudioAnnotation)).all() == []
+
+
+def test_deleted_document_does_not_come_back_by_a_task_that_names_it(start: Start, version: str) -> None:
+    http = start()
+    deleted = http.post("/documents", files={"file": ("a.txt", TEXT.encode())}).json()["id"]
+    http.delete(f"/documents/{deleted}")
+    task, other = build_task(document_id=deleted), build_task(TEXT + "!", 2)
+    asked = {"tasks": [task], "label_config": CONFIG}
+    assert http.post("/label-studio/predict", json=asked).json() == {"results": [[]]}
+    webhook = build_webhook(build_annotation(*PARTIES), task)
+    assert http.post("/label-studio/webhook", json=webhook).status_code == 410
+    assert http.get("/documents").json()["total"] == 0
+    annotations = [build_annotation(*PARTIES, number=number) for number in (1, 2)]
+    both = {**webhook, "action": "ANNOTATIONS_CREATED", "annotation": annotations, "task": [task, other]}
+    [job] = send(http, both)
+    assert http.get(f"/jobs/{job}").json()["document_ids"] == [find_document(http)]
 
 
 @pytest.mark.skipif(not RECORDED.exists(), reason="../shared/label_studio is absent")

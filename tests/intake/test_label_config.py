@@ -32,6 +32,7 @@ def test_labels_of_two_controls_on_one_text_are_all_found_and_those_on_something
         (f"<View>{TEXT_TAG}</View>", "no <Labels> on a <Text>"),
         (f'<View>{LABELS}<HyperText name="text" value="$text"/></View>', "no <Labels> on a <Text>"),
         (f'<View><Labels name="label" toName="text"/>{TEXT_TAG}</View>', "0 labels"),
+        (f'<View><Labels toName="text"><View>{LABELS}</View></Labels>{TEXT_TAG}</View>', "inside another"),
         (f"<View>{LABELS.replace('date', ' date')}{TEXT_TAG}</View>", "The label ' date'"),
         (f'<View>{LABELS}<Text name="text" value="$text" valueType="url"/></View>', "fetches nothing"),
         (f'<View>{LABELS}<Text name="text" value="$text" encoding="base64"/></View>', "encoding"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from demo.contract_generator import generate_contract
-from intake.reading import read_document
+from intake.reading import encode_text, read_document
 from registry.errors import ContractFeedbackError, InvalidInputError
 from registry.settings import Settings
 
@@ -53,6 +53,12 @@ def test_pdf_that_needs_more_memory_than_it_may_have_is_refused() -> None:
     large = generate_contract(0).pdf + b" " * 10_000_000
     with pytest.raises(InvalidInputError, match="cannot be read within the memory limit"):
         read_document(large, Settings(pdf_memory_bytes=1_000_000))
+
+
+@pytest.mark.parametrize("text", ["a", "\ufeffa", "\ufeff\ufeffa", "%PDF-1.7", " \n%PDF-1.7", "\ufeff%PDF-1.7"])
+def test_encoded_text_is_read_as_itself(text: str) -> None:
+    read = read_document(encode_text(text), Settings())
+    assert (read.text, read.media_type) == (text, "text/plain")
 
 
 def test_text_beyond_the_limit_is_refused() -> None:
