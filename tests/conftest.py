@@ -131,7 +131,7 @@ def migrated_database(postgresql: PostgreSQL) -> str:
     return database_url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of each kind; a test file that needs only one overrides this fixture."""
     if request.param == "sqlite":

@@ -162,6 +162,7 @@ def time_of(request: Callable[[], object]) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_run_again_in_prefect_neither_trains_nor_registers_twice(
     stack: Stack, http: httpx.Client, first_job: dict[str, Any]
 ) -> None:

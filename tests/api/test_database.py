@@ -79,6 +79,7 @@ def test_upload_whose_commit_fails_leaves_no_file(client: TestClient, settings: 
 def test_lone_surrogate_is_refused_in_every_stored_field(client: TestClient) -> None:
     half, marked = "\ud800", mark("Bell")
     label = {"type": "labels", "value": {"start": 0, "end": 4, "labels": ["party"]}}
+    label_of_half = {**label, "value": {"start": 0, "end": 4, "labels": [half]}}
     bodies: list[tuple[str, object]] = [
         ("annotations", marked | {"type": f"part{half}"}),
         ("annotations", marked | {"value": half}),

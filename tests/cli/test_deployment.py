@@ -138,6 +138,7 @@ def test_second_installation_on_a_server_has_deployments_automations_and_a_pool_
         prefect.delete_work_pool("second")
 
 
+@pytest.mark.slow
 def test_schedule_that_somebody_gave_the_consolidation_survives_a_deploy(stack: Stack) -> None:
     new_year = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 0 1 1 *", timezone="UTC"), active=False)
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
@@ -149,6 +150,7 @@ def test_schedule_that_somebody_gave_the_consolidation_survives_a_deploy(stack: 
         prefect.delete_deployment_schedule(deployment, kept.id)
 
 
+@pytest.mark.slow
 def test_deploy_without_an_address_or_to_one_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment["PREFECT_HOME"] = str(tmp_path)

@@ -72,6 +72,7 @@ def test_new_type_is_found_at_once_though_many_documents_were_learned_without_it
     assert score(challenger.served, [extended]).value_by_type["invented"].f1 == 1.0
 
 
+@pytest.mark.slow
 def test_stream_of_thirty_contracts_is_learned_and_the_first_ones_are_not_forgotten(tiny_encoder: Encoder) -> None:
     generated = [generate_contract(seed) for seed in range(100, 130)]
     stream = [AnnotationData(str(n), contract.text, contract.spans) for n, contract in enumerate(generated)]

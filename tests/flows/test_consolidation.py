@@ -82,6 +82,7 @@ def test_consolidation_of_everything_learned_is_handed_over_to_a_run_that_promot
     assert registry.get_version("3").parent_version is None
 
 
+@pytest.mark.slow
 def test_feedback_learned_during_a_consolidation_is_in_what_it_promotes(session: Session, settings: Settings) -> None:
     earlier = learn(session, 1)
     learned = consolidation.load_learned.fn(RUN_ID)
@@ -111,6 +112,7 @@ def test_job_that_waits_during_the_snapshot_is_in_what_is_promoted_though_a_late
     assert set(outcome.training_documents) == {document_id, later}
 
 
+@pytest.mark.slow
 def test_refused_consolidation_leaves_the_champion(session: Session, settings: Settings) -> None:
     jobs = [add_feedback(session, seed) for seed in range(8)]
     assert run_job(session, jobs[0]).decision == Decision.PROMOTED
@@ -124,6 +126,7 @@ def test_refused_consolidation_leaves_the_champion(session: Session, settings: S
     assert ModelRegistry(settings).find_champion() == "1"
 
 
+@pytest.mark.slow
 def test_consolidation_of_what_was_rolled_back_meanwhile_is_not_promoted(session: Session, settings: Settings) -> None:
     for seed in (1, 2):
         learn(session, seed)

@@ -140,6 +140,7 @@ def test_run_does_not_promote_over_what_a_person_promoted_meanwhile(
     assert learn_from_champion(session, job_id) == "1"
 
 
+@pytest.mark.slow
 def test_what_a_rollback_set_aside_is_not_replayed(session: Session, settings: Settings) -> None:
     jobs = []
     for seed in range(1, 4):
@@ -158,6 +159,7 @@ def test_what_a_rollback_set_aside_is_not_replayed(session: Session, settings: S
     assert set(lineage.replay) == set(documents[:2])
 
 
+@pytest.mark.slow
 def test_runs_store_what_webhooks_are_told(session: Session, settings: Settings) -> None:
     add_webhook(session, "https://example.com/", EventType)
     for seed in range(1, 4):
