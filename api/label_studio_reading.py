@@ -1,26 +1,24 @@
 """What "Start training" in Label Studio does: a thread reads the project over Label Studio's API."""
 
 import logging
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from threading import Lock, Thread
 
 import httpx
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from api.authentication import Caller
 from api.label_studio import forget_skipped, read_review, teach_together
 from api.services import Services
-from feedback.label_studio import Review, forget_annotations, is_known
+from feedback.label_studio import Review, forget_annotations, is_known, list_known_annotations
 from intake.label_config import LabelConfig, read_label_config
 from intake.label_studio_requests import AnnotatedTask, Project
 from intake.label_studio_server import LabelStudioServer
 from registry.audit import set_principal
 from registry.database import translate_database_errors
 from registry.errors import ConflictError, ContractFeedbackError, DeletedError, InvalidInputError
-from registry.tables import LabelStudioAnnotation
 
 _TAUGHT_AT_ONCE = 100  # annotations; half a second to two on SQLite
 _reading = Lock()
@@ -67,7 +65,7 @@ def _list_new(services: Services, caller: Caller, server: LabelStudioServer, sen
         raise InvalidInputError("CONTRACT_FEEDBACK_LABEL_STUDIO_URL is not the Label Studio that asked for this")
     config = read_label_config(project.label_config)
     with _open_session(services, caller) as session:
-        known = _list_known(session, project.key)
+        known = list_known_annotations(session, project.key)
     for task in server.list_tasks(project.id):
         with _open_session(services, caller) as session:
             new = _compare(session, services, caller, project, config, task, known.get(task.id, ()))
@@ -80,17 +78,6 @@ def _get_server(services: Services) -> LabelStudioServer:
     if not url or not token:
         raise InvalidInputError("Set CONTRACT_FEEDBACK_LABEL_STUDIO_URL and CONTRACT_FEEDBACK_LABEL_STUDIO_TOKEN")
     return LabelStudioServer(url, token)
-
-
-def _list_known(session: Session, project: str) -> Mapping[int, Collection[int]]:
-    """Return the annotations of a project that count, by their tasks."""
-    query = select(LabelStudioAnnotation.task_id, LabelStudioAnnotation.annotation_id).where(
-        LabelStudioAnnotation.project == project, col(LabelStudioAnnotation.job_id).is_not(None)
-    )
-    known = defaultdict[int, set[int]](set)
-    for task_id, annotation_id in session.exec(query):
-        known[task_id].add(annotation_id)
-    return known
 
 
 def _compare(

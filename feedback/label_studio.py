@@ -1,6 +1,7 @@
 """What annotations in Label Studio teach: the types of their project alone, the last state of each, until deleted."""
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -56,14 +57,15 @@ def is_known(session: Session, project: str, annotation_id: int, updated_at: dat
     return known is not None and (known.is_deleted or known.updated_at >= updated_at)
 
 
-def list_known_annotations(session: Session, project: str, task_id: int) -> list[int]:
-    """Return the ids of the annotations of a task that count."""
-    query = select(LabelStudioAnnotation.annotation_id).where(
-        LabelStudioAnnotation.project == project,
-        LabelStudioAnnotation.task_id == task_id,
-        col(LabelStudioAnnotation.job_id).is_not(None),
+def list_known_annotations(session: Session, project: str) -> Mapping[int, Collection[int]]:
+    """Return the annotations of a project that count, by their tasks."""
+    query = select(LabelStudioAnnotation.task_id, LabelStudioAnnotation.annotation_id).where(
+        LabelStudioAnnotation.project == project, col(LabelStudioAnnotation.job_id).is_not(None)
     )
-    return list(session.exec(query))
+    known = defaultdict[int, set[int]](set)
+    for task_id, annotation_id in session.exec(query):
+        known[task_id].add(annotation_id)
+    return known
 
 
 def forget_annotations(

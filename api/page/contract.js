@@ -43,13 +43,13 @@ class ContractView {
     this.description = description;
     this.pages = pages;
     this.text = text;
-    this.types = types;
     this.mayAnnotate = scopes.includes("annotate");
     this.mayTeach = scopes.includes("train");
     this.colours = new Colours(types);
+    this.types = this.colours.sort(types);
     this.review = new Review(description.id, text, askWhoseToKeep);
     this.review.addEventListener("change", () => this.#draw());
-    this.teaching = new TeachPanel(description.id, guarded(() => this.#suggest()));
+    this.teaching = new TeachPanel(description.id, guarded(() => this.#showLearned()));
     this.surfacePlace = h("div", { class: "place" });
     this.chooserPlace = h("div", { class: "choosing" });
     this.list = h("div", { class: "entities" });
@@ -142,6 +142,11 @@ class ContractView {
       this.#showHint(quote(error.message));
       setTimeout(guarded(() => this.isClosed || this.#suggest()), 3000);
     }
+  }
+
+  #showLearned() {
+    this.#showHint(null);
+    return this.#suggest();
   }
 
   #showHint(hint) {

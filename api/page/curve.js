@@ -9,9 +9,13 @@ const MOST_LABELS = 12;
 /** Tell whether a version ever served: by the decision of its run, or of a person. */
 export const wasPromoted = (version) => version.promoted_at !== null || version.decision === "promoted";
 
-/** Return a figure of versions, oldest first; those that were not promoted are hollow. A click shows the version. */
+/**
+ * Return a figure of versions, oldest first; those that were not promoted are hollow. A click shows the version.
+ * Return null if none has a score.
+ */
 export function buildCurve(versions) {
   const scored = versions.filter((version) => version.scores.score !== null);
+  if (!scored.length) return null;
   const numbers = versions.map((version) => Number(version.version));
   const [first, last] = [Math.min(...numbers), Math.max(...numbers)];
   const x = (version) => LEFT + 10 + ((Number(version.version) - first) / Math.max(1, last - first)) * (WIDTH - LEFT - 20);

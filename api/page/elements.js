@@ -65,9 +65,10 @@ export function ask(title, content, choices) {
       resolve(value);
     };
     const buttons = choices.map(([label, value, kind]) => button(label, choose(value), { kind }));
+    const chooseFirst = (event) => event.key === "Enter" && event.target.matches("input") && buttons[0].click();
     const dialog = h(
       "dialog",
-      { "aria-labelledby": "dialog-title", onclose: () => (dialog.remove(), resolve(null)) },
+      { "aria-labelledby": "dialog-title", onkeydown: chooseFirst, onclose: () => (dialog.remove(), resolve(null)) },
       h("h2", { id: "dialog-title" }, title),
       content,
       h("div", { class: "buttons" }, buttons),

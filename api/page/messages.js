@@ -47,7 +47,7 @@ export const MESSAGES = {
   state_set_aside: { en: "Set aside", pt: "Posto de lado" },
   name: { en: "Name", pt: "Nome" },
   state: { en: "State", pt: "Estado" },
-  toCheck: { en: "Uncertain values", pt: "Valores incertos" },
+  toCheck: { en: "Expected errors", pt: "Erros esperados" },
   pages: { en: "Pages", pt: "Páginas" },
   date: { en: "Uploaded", pt: "Enviado" },
   more: { en: "Show more", pt: "Mostrar mais" },
@@ -82,6 +82,7 @@ export const MESSAGES = {
   endOf: { en: "End", pt: "Fim" },
   markAs: { en: "Mark as", pt: "Marcar como" },
   typeName: { en: "Type, or a new one", pt: "Tipo, ou um novo" },
+  newType: { en: "New type “{name}”", pt: "Novo tipo “{name}”" },
   mark: { en: "Mark", pt: "Marcar" },
   useAsExtent: { en: "Use as extent of “{value}”", pt: "Usar como extensão de “{value}”" },
   selected: { en: "Selected: {value}", pt: "Selecionado: {value}" },
@@ -144,7 +145,7 @@ export const MESSAGES = {
   teachNothing: { en: "Teach that it is empty", pt: "Ensinar que está vazio" },
   phase_waiting: { en: "Waiting", pt: "Em espera" },
   phase_training: { en: "Training", pt: "Em treino" },
-  phase_comparing: { en: "Comparing with the current version", pt: "Comparação com a versão atual" },
+  phase_comparing: { en: "Comparing", pt: "Comparação" },
   progress: { en: "Progress", pt: "Progresso" },
   live: { en: "Live as version {version}", pt: "No ar como versão {version}" },
   liveAfter: { en: "Live as version {version} after {seconds} s", pt: "No ar como versão {version} após {seconds} s" },
@@ -153,14 +154,14 @@ export const MESSAGES = {
   teachFailed: { en: "Not taught", pt: "Não ensinado" },
   notTrained: { en: "Nothing was left to learn", pt: "Não restou nada a aprender" },
   correctionsRead: {
-    en: ["{reproduced} of {count} corrected value is read right now.", "{reproduced} of {count} corrected values are read right now."],
+    en: ["{reproduced} of {count} corrected value is read correctly now.", "{reproduced} of {count} corrected values are read correctly now."],
     pt: ["{reproduced} de {count} valor corrigido é lido certo agora.", "{reproduced} de {count} valores corrigidos são lidos certo agora."],
   },
   noCorrection: { en: "No value needed a correction.", pt: "Nenhum valor precisou de correção." },
   changedOthers: { en: "Now read otherwise in other contracts", pt: "Agora lido de outro modo em outros contratos" },
   change: {
     en: "{type}: {improved} right, {worsened} wrong",
-    pt: "{type}: {improved} certos, {worsened} errados",
+    pt: "{type}: certos {improved}, errados {worsened}",
   },
   whatToDo: {
     en: "Change the annotations and teach again, or insist that they are right.",
@@ -191,7 +192,8 @@ export const MESSAGES = {
   precision: { en: "Precision", pt: "Precisão" },
   recall: { en: "Recall", pt: "Cobertura" },
   values: { en: "Values", pt: "Valores" },
-  learned: { en: "Contracts learned", pt: "Contratos aprendidos" },
+  learned: { en: "Contracts in its run", pt: "Contratos na execução" },
+  made: { en: "Made", pt: "Criada" },
   decision: { en: "Decision", pt: "Decisão" },
   links: { en: "Runs", pt: "Execuções" },
   rollBack: { en: "Roll back to this", pt: "Voltar a esta" },
@@ -206,6 +208,10 @@ export const MESSAGES = {
   rolledBackTo: {
     en: ["Version {version} serves. {count} piece of feedback is set aside.", "Version {version} serves. {count} pieces of feedback are set aside."],
     pt: ["A versão {version} está em uso. {count} correção posta de lado.", "A versão {version} está em uso. {count} correções postas de lado."],
+  },
+  noScoreYet: {
+    en: "A score appears once there are contracts to measure with that the model has not learned from: after three to six.",
+    pt: "A pontuação aparece quando há contratos para medir com os quais o modelo não aprendeu: após três a seis.",
   },
   noVersions: {
     en: "There is no version yet. The first contract that you teach makes one.",

@@ -42,7 +42,7 @@ class ModelView {
     this.content.replaceChildren(
       ...[
         champion && this.#buildChampion(champion),
-        h("section", { "aria-label": t("curve") }, h("h2", {}, t("curve")), buildCurve(this.versions.toReversed())),
+        h("section", { "aria-label": t("curve") }, h("h2", {}, t("curve")), buildCurve(this.versions.toReversed()) ?? h("p", { class: "hint" }, t("noScoreYet"))),
         champion && buildScores(champion),
         this.#buildVersions(),
         this.before && button(t("more"), guarded(() => this.#loadMore()), { kind: "quiet" }),
@@ -70,7 +70,7 @@ class ModelView {
       h(
         "table",
         {},
-        buildHead(t("version"), t("decision"), [t("score")], [t("learned")], t("date"), t("links"), t("serve")),
+        buildHead(t("version"), t("decision"), [t("score")], [t("learned")], t("made"), t("links"), t("serve")),
         h("tbody", {}, this.versions.map((version) => this.#buildVersion(version))),
       ),
     );
@@ -94,14 +94,21 @@ class ModelView {
       h("td", { class: "number" }, learned ?? "–"),
       h("td", {}, formatDate(created)),
       h("td", { class: "links" }, links),
-      h("td", {}, this.mayPromote && !serves && button(t(promoted ? "rollBack" : "promote"), guarded(() => this.#promote(each)), { kind: "quiet" })),
+      h("td", {}, this.mayPromote && !serves && this.#buildPromotion(each)),
     );
   }
 
-  async #promote({ version }) {
+  #buildPromotion(each) {
+    const champion = this.versions.find((version) => version.is_champion);
+    const isEarlier = champion && Number(each.version) < Number(champion.version);
+    const label = t(isEarlier ? "rollBack" : "promote");
+    return button(label, guarded(() => this.#promote(each, label)), { kind: "quiet" });
+  }
+
+  async #promote({ version }, label) {
     const reason = h("input", { type: "text", maxlength: 1000, "aria-label": t("reason"), placeholder: t("reason") });
     const content = [h("p", {}, t("rollBackText")), reason];
-    if (!(await ask(t("serveTitle", { version }), content, [[t("promote"), true, "primary"], [t("cancel"), null]]))) return;
+    if (!(await ask(t("serveTitle", { version }), content, [[label, true, "primary"], [t("cancel"), null]]))) return;
     const body = reason.value.trim() ? { reason: reason.value.trim() } : {};
     const answer = await request(`models/${version}/promote`, { method: "POST", body });
     await this.load();

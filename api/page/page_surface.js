@@ -184,7 +184,7 @@ export class PageSurface {
     this.pressed = null;
     if (pressed?.isDragging) this.selection.mark();
     else if (pressed?.key) this.onpick(pressed.key);
-    else if (pressed) this.selection.clear();
+    else if (pressed?.word) this.selection.place(pressed.word.start);
   }
 
   #selectWord(event) {

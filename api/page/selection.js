@@ -19,8 +19,14 @@ export class Selection extends EventTarget {
   }
 
   clear() {
-    this.anchor = this.focus = null;
+    this.anchor = this.focus = this.from = null;
     this.dispatchEvent(new Event("move"));
+  }
+
+  /** Select nothing, and let the arrow keys start at an offset. */
+  place(offset) {
+    this.clear();
+    this.from = offset;
   }
 
   /** Select the words that contain what is between two offsets. */
@@ -50,7 +56,7 @@ export class Selection extends EventTarget {
   #step(step, isExtending, visible) {
     const { tokens } = this.text;
     if (!tokens.length) return;
-    const from = this.focus ?? this.text.findToken(visible) - step;
+    const from = this.focus ?? this.text.findToken(this.from ?? visible) - step;
     this.focus = Math.max(0, Math.min(tokens.length - 1, from + step));
     if (!isExtending || this.anchor === null) this.anchor = this.focus;
     this.dispatchEvent(new Event("move"));

@@ -49,7 +49,7 @@ const PORTUGUESE = [
   [/(\S.*?) insisted on the annotations/, "$1 insistiu nas marcações"],
 ];
 
-const ADVICE = / ?(This feedback is set aside:|Change the annotations and send them again).*$/s; // in terms of requests; the page has buttons
+const ADVICE = / ?(This feedback is set aside:|Change the annotations and send them again|To learn it again, send the feedback again).*$/s; // in terms of requests; the page has buttons
 
 /** Return a message of the API in a language, and the language that it is in then. */
 export function translateServerMessage(message, language) {

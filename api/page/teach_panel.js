@@ -47,7 +47,7 @@ export class TeachPanel {
     return [
       h("h3", { class: isLearned ? "live" : "aside" }, isLearned ? describeVersion(outcome, seconds) : describeRefusal(outcome)),
       job.insisted_by && h("p", {}, t("insistedBy", { reviewer: job.insisted_by })),
-      outcome.effect && buildEffect(outcome.effect),
+      isLearned && outcome.effect && buildEffect(outcome.effect),
       ...(isLearned ? [] : this.#buildAdvice(job, reason)),
       h("details", {}, h("summary", {}, t("serverSays")), quote(reason), h("p", { class: "links" }, links)),
     ].filter(Boolean);

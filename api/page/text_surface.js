@@ -91,8 +91,11 @@ export class TextSurface {
   }
 
   #pick(event, onpick) {
-    const key = event.target.dataset.key;
-    if (key && document.getSelection().isCollapsed) onpick(key);
+    const selected = document.getSelection();
+    if (!selected.isCollapsed) return;
+    const { key } = event.target.dataset;
+    if (key) onpick(key);
+    else if (this.element.contains(selected.anchorNode)) this.selection.place(this.#toOffset(selected.anchorNode, selected.anchorOffset));
   }
 
   #takeMouseSelection() {

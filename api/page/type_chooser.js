@@ -13,7 +13,12 @@ export function buildTypeChooser(title, types, colours, onchoose, oncancel, othe
   const list = h("div", { class: "types" });
   const input = h("input", { type: "text", maxlength: 100, autocomplete: "off", "aria-label": t("typeName"), placeholder: t("typeName") });
   const findMatches = () => types.filter((type) => type.toLowerCase().includes(input.value.trim().toLowerCase())).slice(0, SHOWN);
-  const drawTypes = () => list.replaceChildren(...findMatches().map(buildType));
+  const drawTypes = () => {
+    const name = input.value.trim();
+    const isNew = name && !types.some((type) => type.toLowerCase() === name.toLowerCase());
+    const invent = isNew && button(t("newType", { name }), () => onchoose(name), { kind: "quiet" });
+    list.replaceChildren(...[...findMatches().map(buildType), invent].filter(Boolean));
+  };
   const buildType = (type, index) =>
     button(type, () => onchoose(type), { kind: `type ${colours.classOf(type)}`, shortcut: !input.value && index < 9 ? String(index + 1) : undefined });
   input.addEventListener("input", drawTypes);
@@ -28,8 +33,9 @@ export function buildTypeChooser(title, types, colours, onchoose, oncancel, othe
   const submit = (event) => {
     event.preventDefault();
     const name = input.value.trim();
+    const matches = findMatches();
     const known = types.find((type) => type.toLowerCase() === name.toLowerCase());
-    if (name) onchoose(known ?? name);
+    if (name) onchoose(known ?? (matches.length === 1 ? matches[0] : name));
   };
   drawTypes();
   const form = h(
