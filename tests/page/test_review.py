@@ -221,7 +221,7 @@ def test_rollback_sets_a_contract_aside_and_it_can_be_taught_again(
     row = page.locator(f"#version-{before}")
     row.get_by_role("button", name="Roll back to this").click()
     page.get_by_label("Reason").fill("only a test")
-    page.get_by_role("dialog").get_by_role("button", name="Promote").click()
+    page.get_by_role("dialog").get_by_role("button", name="Roll back to this").click()
     expect(page.locator(".hint")).to_contain_text(f"Version {before} serves. 1 piece of feedback is set aside.")
     page.get_by_role("link", name="Contracts").click()
     page.get_by_label("Show").select_option("set_aside")
