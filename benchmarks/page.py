@@ -87,9 +87,7 @@ def jump_to_page(page: Page, number: int) -> float:
 
 
 def wait_until_shown(page: Page, number: int) -> None:
-    page.wait_for_function(
-        f"document.querySelector('.page[data-number=\"{number}\"] img')?.naturalWidth > 0", polling=5
-    )
+    page.locator(f".page[data-number='{number}'].loaded").wait_for()
 
 
 def scroll(page: Page) -> list[float]:
