@@ -1,8 +1,10 @@
-"""What an import answers."""
+"""What an import and an export answer."""
 
 from enum import StrEnum
 
 from pydantic import BaseModel, Field
+
+LEFT_OUT = "X-Left-Out"  # header of an export: the number of annotations with another status
 
 
 class ImportState(StrEnum):

@@ -97,7 +97,7 @@ def _resolve(read: AnnotatedText, services: Services, reviewer: str) -> list[Ann
 def _store(
     session: Session, services: Services, read: AnnotatedText, annotations: Sequence[AnnotationBase], replace: bool
 ) -> tuple[Document, ImportState]:
-    existing = _find_document(session, read)
+    existing = find_document_by_text(session, read.text, read.document_id)
     imported_sha256 = hash_annotations(annotations)
     if existing and hash_annotations(list_annotations(session, existing.id)) == imported_sha256:
         return existing, ImportState.UNCHANGED
@@ -112,11 +112,6 @@ def _store(
     replace_annotations(session, document, annotations)
     session.commit()
     return document, ImportState.REPLACED if stored else ImportState.ADDED
-
-
-def _find_document(session: Session, read: AnnotatedText) -> Document | None:
-    document = session.get(Document, read.document_id) if read.document_id else None
-    return document if document and document.text == read.text else find_document_by_text(session, read.text)
 
 
 def _name(read: AnnotatedText) -> str:

@@ -10,7 +10,7 @@ from api.annotation_input import check_annotation_count, check_types
 from api.authentication import Caller
 from api.documents import add_document, extract
 from api.services import Services
-from feedback.label_studio import Review, forget_annotations, teach_reviews
+from feedback.label_studio import Review, forget_annotations, list_others, teach_reviews
 from intake.label_config import LabelConfig, read_label_config
 from intake.label_studio import count_labels, read_labels
 from intake.label_studio_requests import (
@@ -21,7 +21,6 @@ from intake.label_studio_requests import (
     build_prediction,
 )
 from intake.reading import encode_text
-from registry.annotations import list_annotations
 from registry.documents import build_missing_error, find_document_by_text
 from registry.errors import ContractFeedbackError, DeletedError, ForbiddenError, InvalidInputError
 from registry.keys import Scope
@@ -71,10 +70,10 @@ def find_document(
     named = named if isinstance(named, str) and named.isprintable() else ""
     if session.get(DeletedDocument, named):
         raise build_missing_error(session, named)
-    document = session.get(Document, named)
-    if document is None or document.text != text:
-        document = _find_or_add(session, services, caller, text, f"label-studio-{task.id}.txt")
-    return document
+    if found := find_document_by_text(session, text, named):
+        return found
+    caller.require(Scope.ANNOTATE)
+    return add_document(session, services, encode_text(text), f"label-studio-{task.id}.txt")
 
 
 def teach(
@@ -142,7 +141,7 @@ def read_review(
     annotations = read_labels(annotation, document.text, f"Label Studio user {annotation.completed_by or 'unknown'}")
     check_types(session, annotations, services)
     types = frozenset(config.labels) | {each.type for each in annotations}
-    others = [each for each in list_annotations(session, document.id) if each.type not in types]
+    others = list_others(session, document.id, types)
     check_annotation_count(len(annotations) + len(others), services)
     return Review(
         project=project.key,
@@ -153,10 +152,3 @@ def read_review(
         types=types,
         annotations=annotations,
     )
-
-
-def _find_or_add(session: Session, services: Services, caller: Caller, text: str, filename: str) -> Document:
-    if found := find_document_by_text(session, text):
-        return found
-    caller.require(Scope.ANNOTATE)
-    return add_document(session, services, encode_text(text), filename)

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Self, TypeVar
 import httpx
 from pydantic import BaseModel, TypeAdapter
 
-from api.import_schemas import ImportedDocument, ImportReport, ImportState
+from api.import_schemas import LEFT_OUT, ImportedDocument, ImportReport, ImportState
 from api.schemas import (
     AnnotationCreate,
     AnnotationPublic,
@@ -29,7 +29,6 @@ from registry.listed_documents import Order
 from registry.model_version import ModelVersion
 from registry.tables import AnnotationStatus
 
-_APPROVED = (AnnotationStatus.APPROVED,)
 _FINISHED = {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
 _ANNOTATIONS = TypeAdapter(list[AnnotationPublic])
 _BATCH_CHARACTERS, _BATCH_DOCUMENTS = 1_000_000, 50  # of an import: progress is seen, and a failure costs little
@@ -185,7 +184,7 @@ class ReviewerClient:
         with self._http.stream("GET", "/export", params=params) as answer:
             for part in answer.iter_bytes():
                 file.write(part)
-            return int(answer.headers["X-Left-Out"])
+            return int(answer.headers[LEFT_OUT])
 
     def _import_batch(self, format_name: FormatName, batch: Sequence[str], replace: bool) -> Iterator[ImportReport]:
         """Send a batch, in halves if it is larger than this installation allows."""

@@ -146,10 +146,11 @@ def _add_job(session: Session, reviews: Sequence[Review], triggered_by: str) -> 
 
 def _merge(session: Session, review: Review) -> list[AnnotationBase]:
     """Return the document's annotations after the review: those of other types stay."""
-    return [*_list_others(session, review.document_id, review.types), *review.annotations]
+    return [*list_others(session, review.document_id, review.types), *review.annotations]
 
 
-def _list_others(session: Session, document_id: str, types: Collection[str]) -> list[AnnotationBase]:
+def list_others(session: Session, document_id: str, types: Collection[str]) -> list[AnnotationBase]:
+    """Return a document's annotations of other types than these, which a review of these types keeps."""
     others = [each for each in list_annotations(session, document_id) if each.type not in types]
     return [AnnotationBase.model_validate(each, from_attributes=True) for each in others]
 

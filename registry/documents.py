@@ -19,8 +19,11 @@ def find_document_by_content(session: Session, sha256: str) -> Document | None:
     return session.exec(select(Document).where(Document.sha256 == sha256)).first()
 
 
-def find_document_by_text(session: Session, text: str) -> Document | None:
-    """Return the document with this text, whatever file it came in; of several, the oldest."""
+def find_document_by_text(session: Session, text: str, document_id: str | None = None) -> Document | None:
+    """Return the document with this text, whatever file it came in: the one with this id, or the oldest."""
+    named = session.get(Document, document_id) if document_id else None
+    if named and named.text == text:
+        return named
     same = select(Document).where(Document.character_count == len(text), Document.text == text)
     return session.exec(same.order_by(col(Document.created_at)).limit(1)).first()
 

@@ -8,7 +8,7 @@ import { Colours } from "./colours.js";
 import { t } from "./language.js";
 import { Text } from "./offsets.js";
 import { PageSurface } from "./page_surface.js";
-import { Review } from "./review.js";
+import { Review, keyOf } from "./review.js";
 import { guarded, quote } from "./problems.js";
 import { showShortcuts } from "./shortcuts.js";
 import { openNext, submit } from "./submission.js";
@@ -174,7 +174,7 @@ class ContractView {
     if (!items.length && this.isRead && this.hint.hidden) this.list.append(h("p", { class: "hint" }, t("nothingFound")));
     this.list.scrollTop = scrollTop;
     if (focused) this.#focusAgain(focused);
-    this.#drawBar();
+    this.#drawBar(items.filter((item) => item.state === "suggested").length);
   }
 
   /** Keep the focus where it was, though the list was built anew: on the same button, or on its entity. */
@@ -184,8 +184,7 @@ class ContractView {
     (buttons.find((each) => findLabel(each) === label) ?? buttons[0])?.focus();
   }
 
-  #drawBar() {
-    const count = this.review.suggested.length;
+  #drawBar(count) {
     const focused = this.bar.contains(document.activeElement) && document.activeElement.getAttribute("aria-keyshortcuts");
     this.bar.replaceChildren(
       ...[
@@ -252,7 +251,7 @@ class ContractView {
     if (!tokens[token]) return;
     const [start, end] = isStart ? [tokens[token][0], item.end] : [item.start, tokens[token][1]];
     if (start >= end) return;
-    this.current = JSON.stringify([item.type, start, end]);
+    this.current = keyOf({ ...item, start, end });
     await this.review.changeExtent(item, start, end);
   }
 
@@ -292,7 +291,7 @@ class ContractView {
   #finishChoosing(type, start, end, store) {
     this.#closeChooser();
     if (!this.types.includes(type)) this.types = [...this.types, type];
-    this.current = JSON.stringify([type, start, end]);
+    this.current = keyOf({ type, start, end });
     return guarded(store)();
   }
 

@@ -38,7 +38,7 @@ class ModelView {
 
   #draw() {
     if (!this.versions.length) return this.content.replaceChildren(h("p", { class: "hint" }, t("noVersions")));
-    const champion = this.versions.find((version) => version.is_champion);
+    const champion = this.#champion;
     this.content.replaceChildren(
       ...[
         champion && this.#buildChampion(champion),
@@ -98,9 +98,12 @@ class ModelView {
     );
   }
 
+  get #champion() {
+    return this.versions.find((version) => version.is_champion);
+  }
+
   #buildPromotion(each) {
-    const champion = this.versions.find((version) => version.is_champion);
-    const isEarlier = champion && Number(each.version) < Number(champion.version);
+    const isEarlier = this.#champion && Number(each.version) < Number(this.#champion.version);
     const label = t(isEarlier ? "rollBack" : "promote");
     return button(label, guarded(() => this.#promote(each, label)), { kind: "quiet" });
   }

@@ -4,7 +4,8 @@ import { ApiError, request } from "./api.js";
 
 const FIELDS = ["type", "start", "end", "status"];
 const RESTORED = [...FIELDS, "reviewer", "notes"]; // by undo
-const keyOf = ({ type, start, end }) => JSON.stringify([type, start, end]);
+/** Return what names an entity of a document: its type and extent. */
+export const keyOf = ({ type, start, end }) => JSON.stringify([type, start, end]);
 
 /**
  * Each decision is stored at once as an annotation, so a reload loses nothing but the steps that undo takes back.

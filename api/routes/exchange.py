@@ -9,7 +9,7 @@ from api.authentication import GuardedRoute
 from api.dependencies import ImporterDep, ReaderDep, ServicesDep, SessionDep
 from api.errors import document_errors
 from api.exports import stream_file
-from api.import_schemas import ImportReport
+from api.import_schemas import LEFT_OUT, ImportReport
 from api.imports import import_file
 from intake.formats.names import FORMATS, FormatName
 from registry.errors import InvalidInputError
@@ -20,7 +20,6 @@ router = APIRouter(tags=["import and export"], route_class=GuardedRoute)
 FormatDep = Annotated[FormatName, Query(alias="format")]
 _ANY_FILE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _FILES: dict[str, object] = {each.media_type: {"schema": {}} for each in FORMATS.values()}
-LEFT_OUT = "X-Left-Out"
 
 
 async def _read_body(request: Request) -> bytes:
