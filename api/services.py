@@ -11,6 +11,8 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from sqlalchemy import Engine
 
+from api.inquiry import Inquiry
+from api.metrics import Metrics
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
@@ -43,6 +45,11 @@ class StreamLimit:
     def __init__(self, most_of_key: int, most: int) -> None:
         self._most_of_key, self._most = most_of_key, most
         self._open = Counter[str]()
+
+    @property
+    def open(self) -> int:
+        """The number of open streams."""
+        return self._open.total()
 
     @contextmanager
     def take(self, key_id: str) -> Iterator[None]:
@@ -80,6 +87,8 @@ class Services:
     request_limit: RequestLimit
     refusal_limit: RequestLimit
     stream_limit: StreamLimit
+    metrics: Metrics
+    database: Inquiry[None]
     request_slots: Semaphore
     reading_slots: Semaphore
     caller_slots: Mapping[tuple[str, str], Semaphore]

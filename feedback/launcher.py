@@ -40,6 +40,7 @@ class Launcher:
         self, engine: Engine, prefect: PrefectRuns, limits: TimeLimits, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._engine, self._prefect, self._limits, self._clock = engine, prefect, limits, clock
+        self.failed_runs = 0  # that this process has noticed
         self._considered_snapshot: int | None = None
         self._woken, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
@@ -119,12 +120,14 @@ class Launcher:
             self._settle(session, run_id, state)
 
     def _release(self, session: Session, run_id: str, reason: str) -> None:
-        for job in release_jobs(session, run_id, reason):
+        released = release_jobs(session, run_id, reason)
+        for job in released:
             ids = {"job_id": job.id, "flow_run_id": run_id}
             _logger.warning("Run %s, failure %d of job %s: %s", run_id, job.failures, job.id, reason, extra=ids)
             job.paused_until = self._clock() + timedelta(seconds=self._limits.pause_before_launch(job.failures))
             session.add(job)
         session.commit()
+        self.failed_runs += bool(released)
 
     def _settle(self, session: Session, run_id: str, state: RunState) -> None:
         """Release or answer the jobs of a run that has ended without an answer; crash a run that has died."""
