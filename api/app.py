@@ -18,6 +18,7 @@ from api.routes import (
     annotations,
     audit,
     documents,
+    entities,
     exchange,
     feedback,
     health,
@@ -30,6 +31,7 @@ from api.routes import (
     webhooks,
 )
 from api.services import RequestLimit, Services, StreamLimit
+from api.version_waits import VersionWaits
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits
@@ -65,6 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for route in (
         key,
         documents,
+        entities,
         pages,
         annotations,
         feedback,
@@ -91,7 +94,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     encoding, cores = EncodingQueue(settings, served, cache), os.cpu_count() or 1
     with get_client(sync_client=True) as client:
         prefect = PrefectRuns(client, settings, limits)
-        launcher = Launcher(engine, prefect, limits)
+        launcher = Launcher(engine, prefect, registry, limits)
         uncertainty = Uncertainty(engine, served, cache)
         sender = WebhookSender(engine, settings.webhook_private_addresses)
         app.state.services = Services(
@@ -113,6 +116,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             reading_slots=Semaphore(cores),
             caller_slots=defaultdict(lambda: Semaphore(MAX_CONNECTIONS // 5)),
             caller_reading_slots=defaultdict(lambda: Semaphore(max(1, cores - 1))),
+            version_waits=VersionWaits(served, registry),
         )
         app.state.job_watcher = JobWatcher(app.state.services)
         launcher.start()
@@ -123,6 +127,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             yield
         finally:
             app.state.job_watcher.close()
+            app.state.services.version_waits.close()
             sender.stop()
             encoding.stop()
             uncertainty.stop()
