@@ -21,6 +21,7 @@ from api.routes import (
     annotations,
     audit,
     documents,
+    entities,
     exchange,
     feedback,
     health,
@@ -34,6 +35,7 @@ from api.routes import (
     webhooks,
 )
 from api.services import RequestLimit, Services, StreamLimit
+from api.version_waits import VersionWaits
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits
@@ -72,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for route in (
         key,
         documents,
+        entities,
         pages,
         annotations,
         feedback,
@@ -99,7 +102,7 @@ async def _lifespan(app: FastAPI, settings: Settings, counted: Metrics) -> Async
     encoding, cores = EncodingQueue(settings, served, cache), os.cpu_count() or 1
     with get_client(sync_client=True) as client:
         prefect = PrefectRuns(client, settings, limits)
-        launcher = Launcher(engine, prefect, limits)
+        launcher = Launcher(engine, prefect, registry, limits)
         uncertainty = Uncertainty(engine, served, cache)
         sender = WebhookSender(engine, settings.webhook_private_addresses)
         app.state.services = Services(
@@ -123,6 +126,7 @@ async def _lifespan(app: FastAPI, settings: Settings, counted: Metrics) -> Async
             reading_slots=Semaphore(cores),
             caller_slots=defaultdict(lambda: Semaphore(MAX_CONNECTIONS // 5)),
             caller_reading_slots=defaultdict(lambda: Semaphore(max(1, cores - 1))),
+            version_waits=VersionWaits(served, registry),
         )
         app.state.job_watcher = JobWatcher(app.state.services)
         app.state.scrapers = {}  # who came with which key to the metrics, by its hash
@@ -135,6 +139,7 @@ async def _lifespan(app: FastAPI, settings: Settings, counted: Metrics) -> Async
             yield
         finally:
             app.state.job_watcher.close()
+            app.state.services.version_waits.close()
             sender.stop()
             encoding.stop()
             uncertainty.stop()

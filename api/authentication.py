@@ -92,8 +92,12 @@ class GuardedRoute(APIRoute):
             if self.is_sse_stream:
                 held.enter_context(services.stream_limit.take(caller.key_id))
             else:
+                await self.wait(request, services)
                 await held.enter_async_context(services.caller_slots[caller.key_id, kind])
             await super().handle(scope, limited, send)
+
+    async def wait(self, request: Request, services: Services) -> None:
+        """Wait for what a request asks to wait for; it holds nothing meanwhile."""
 
     async def read_key(self, request: Request) -> str | None:
         """Return the API key that a request came with."""

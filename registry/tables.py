@@ -243,6 +243,9 @@ class Job(SQLModel, table=True):
         default=None,
         description="All jobs of the type `unlearning` up to this number were stored before those documents were read",
     )
+    lost_version: int | None = Field(
+        default=None, description="The version that a run had made for this job, and that MLflow has lost"
+    )
 
     @hybrid_property
     def run_id(self) -> str | None:
