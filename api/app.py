@@ -36,7 +36,7 @@ from feedback.time_limits import TimeLimits
 from feedback.webhook_sender import WebhookSender
 from intake.page_images import PageImages
 from registry.cache import build_representation_cache
-from registry.database import MAX_CONNECTIONS, build_engine, migrate
+from registry.database import build_engine, migrate
 from registry.document_store import DocumentStore
 from registry.encoding_queue import EncodingQueue
 from registry.models import ModelRegistry
@@ -109,9 +109,9 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             request_limit=RequestLimit(settings.requests_per_minute, "with this key"),
             refusal_limit=RequestLimit(settings.refusals_per_minute, "without a valid key from this address"),
             stream_limit=StreamLimit(_MOST_STREAMS_OF_KEY, _MOST_STREAMS),
-            request_slots=Semaphore(MAX_CONNECTIONS),
+            request_slots=Semaphore(settings.database_connections),
             reading_slots=Semaphore(cores),
-            caller_slots=defaultdict(lambda: Semaphore(MAX_CONNECTIONS // 5)),
+            caller_slots=defaultdict(lambda: Semaphore(settings.database_connections // 5)),
             caller_reading_slots=defaultdict(lambda: Semaphore(max(1, cores - 1))),
         )
         app.state.job_watcher = JobWatcher(app.state.services)

@@ -20,6 +20,12 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(
         SecretStr("sqlite:///.local/contract-feedback.db"), description="SQLAlchemy URL: SQLite or postgresql+psycopg"
     )
+    database_connections: int = Field(
+        40,
+        ge=5,
+        description="Connections of an API process that answer requests, 40 of which it can use at once; it opens "
+        "up to 10 more for its threads. Others wait. PostgreSQL allows 100 in all. A run needs one",
+    )
     document_store_url: str = Field(
         ".local/documents", description="Where original files are stored: a folder, or s3://bucket/folder"
     )
