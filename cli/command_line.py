@@ -23,6 +23,7 @@ from api.loopback import is_loopback
 from cli import client_commands, exchange_commands
 from cli.environment import PACKAGED, read_installation_variables
 from cli.installation import DEFAULT_PORTS, LOOPBACK, Ports, Stack, run_stack
+from cli.settings_table import build_settings_table
 from cli.usage import UsageError
 from cli.worker import run_worker
 from registry.audit import set_principal
@@ -154,6 +155,12 @@ def deploy_to_prefect() -> None:
     typer.echo(f"Deployed to {url}")
 
 
+@app.command("settings")
+def print_settings() -> None:
+    """Print a Markdown table of all settings: environment variable, default, description."""
+    typer.echo(build_settings_table())
+
+
 @app.command()
 def serve(
     folder: Annotated[Path, typer.Option(help="Folder of all data")] = Path(".local"),
@@ -230,7 +237,7 @@ def _open_database() -> Iterator[Session]:
             set_principal(session, "command line")
             yield session
     except ContractFeedbackError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(explain_outage(error)) from error
 
 
 if __name__ == "__main__":
