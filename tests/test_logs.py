@@ -54,9 +54,8 @@ def test_correction_is_followed_from_its_request_through_its_run_to_its_answer(
 ) -> None:
     document, logs = upload(client, 320), Logs(elsewhere)
     headers = {"Authorization": f"Bearer {elsewhere.api_key}", "X-Request-ID": "follow-me"}
-    marked = [{"type": span.type, "start": span.start, "end": span.end} for span in document.spans]
     url = f"{elsewhere.api_url}/documents/{document.id}/feedback"
-    job_id = httpx.post(url, json={"annotations": marked}, headers=headers).json()["job_id"]
+    job_id = httpx.post(url, json={"annotations": document.annotations}, headers=headers).json()["job_id"]
     run_id = client.wait_for_job(job_id)["outcome"]["flow_run_id"]
 
     of_request = [line for line in logs.read("api") if line.get("request_id") == "follow-me"]

@@ -67,8 +67,10 @@ def run_logging_api(migrated_file: Path, folder: Path, **variables: str) -> Iter
         process = subprocess.Popen([sys.executable, PROBE, str(port)], cwd=folder, env=environment, stderr=log)
         url = f"http://{LOOPBACK}:{port}"
         try:
-            wait_until(answers(f"{url}/health"), 60)
-            with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}) as http:
+            wait_until(answers(f"{url}/health"))
+            new_connections = httpx.Limits(max_keepalive_connections=0)  # after a bug, the server closes the connection
+            headers = {"Authorization": f"Bearer {key}"}
+            with httpx.Client(base_url=url, headers=headers, limits=new_connections) as http:
                 yield LoggingApi(http, key, job_id, folder / "log")
         finally:
             process.terminate()
