@@ -40,7 +40,7 @@ def api(settings: Settings) -> Iterator[RunningApi]:
         yield api
 
 
-def read_samples(client: httpx.Client) -> dict[tuple[str, ...], float]:
+def read_samples(client: httpx.Client | TestClient) -> dict[tuple[str, ...], float]:
     """Return the values by the metric's name and its labels' values in the order of the labels' names."""
     text = client.get("/metrics").raise_for_status().text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
@@ -113,7 +113,8 @@ def test_jobs_are_shown_with_their_time_to_serve(start: Start, settings: Setting
     assert 0 < samples["contract_feedback_oldest_waiting_job_age_seconds",] < 60
     served = "contract_feedback_feedback_to_served_seconds"
     assert [samples[f"{served}_bucket", bound] for bound in ("60.0", "+Inf")] == [1, 1]
-    assert (samples[f"{served}_count",], samples[f"{served}_sum",]) == (1, pytest.approx(0, abs=60))
+    assert samples[f"{served}_count",] == 1
+    assert 0 <= samples[f"{served}_sum",] < 60
     assert samples["contract_feedback_neighbour_up", "database"] == 1
     assert samples["contract_feedback_neighbour_up", "prefect"] == 0
     assert ("contract_feedback_workers_online",) not in samples
