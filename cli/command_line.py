@@ -28,7 +28,7 @@ from cli.usage import UsageError
 from cli.worker import run_worker
 from registry.audit import set_principal
 from registry.database import migrate_database, open_session
-from registry.errors import ContractFeedbackError, SchemaError
+from registry.errors import ContractFeedbackError, SchemaError, explain_outage
 from registry.keys import Scope, add_key, has_keys, list_keys, revoke_key
 from registry.logs import configure_logging
 from registry.settings import get_settings
@@ -121,7 +121,7 @@ def migrate(
         typer.echo(error, err=True)
         raise typer.Exit(1) from error
     except ContractFeedbackError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(explain_outage(error)) from error
 
 
 @app.command()
