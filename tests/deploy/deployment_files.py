@@ -95,8 +95,8 @@ def _list_units() -> Iterator[Process]:
         "/etc/contract-feedback/contract-feedback.env": dotenv_values(folder / "contract-feedback.env.example"),
     }
     given: dict[str, Any] = {}
-    for file in common["EnvironmentFile"]:
-        given |= files[file]
+    for name in common["EnvironmentFile"]:
+        given |= files[name]
     for file in sorted(folder.glob("*.service")):
         unit = read_unit(file)
         own = dict(pair.split("=", 1) for value in unit["Environment"] for pair in shlex.split(value))

@@ -22,11 +22,12 @@ def test_a_manifest_follows_the_schema(manifest: dict[str, Any]) -> None:
 
 
 def test_kustomize_builds_all_of_it(tmp_path: Path) -> None:
-    if not shutil.which("kubectl"):
+    kubectl = shutil.which("kubectl")
+    if not kubectl:
         pytest.skip("Not installed: kubectl")
     folder = shutil.copytree(FOLDER, tmp_path / "kubernetes")
     shutil.copy(folder / "secret.example.yaml", folder / "secret.yaml")
-    built = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=False)
+    built = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     assert built.stdout.count("\nkind: ") + built.stdout.startswith("kind: ") == len(MANIFESTS)
 

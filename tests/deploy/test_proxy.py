@@ -35,7 +35,7 @@ class Upstream(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path != "/events":
-            self._answer(f"{self.server.server_port} {self.headers['X-Forwarded-For']}".encode())
+            self._answer(f"{self.connection.getsockname()[1]} {self.headers['X-Forwarded-For']}".encode())
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -74,7 +74,7 @@ class Proxy:
         return httpx.Client(base_url=f"https://localhost:{self.port}", verify=self.authority, timeout=10)
 
     def find_port(self, name: str) -> int:
-        return int(self.upstreams[name].server_address[1])
+        return self.upstreams[name].server_port
 
 
 @contextmanager
@@ -86,7 +86,9 @@ def run_upstream() -> Iterator[ThreadingHTTPServer]:
 
 
 def adapt(environment: dict[str, str]) -> Any:
-    done = subprocess.run([CADDY, "adapt", "--config", CADDYFILE], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [CADDY, "adapt", "--config", CADDYFILE], env=environment, capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout.replace(str(30 * 10**9), str(LIMIT_SECONDS * 10**9)))
 
 
@@ -99,8 +101,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         reserved = reserve_port(LOOPBACK, 0)
         port = reserved.getsockname()[1]
         reserved.close()  # Go's servers do not listen on a reserved port
-        environment = os.environ | {"DOMAIN": "localhost", "TLS": "internal", "XDG_DATA_HOME": str(folder)}
-        environment |= {name: f"{LOOPBACK}:{each.server_address[1]}" for name, each in upstreams.items()}
+        environment = dict(os.environ) | {"DOMAIN": "localhost", "TLS": "internal", "XDG_DATA_HOME": str(folder)}
+        environment |= {name: f"{LOOPBACK}:{each.server_port}" for name, each in upstreams.items()}
         adapted = adapt(environment)
         server = adapted["apps"]["http"]["servers"]["srv0"]
         server["listen"] = [f"{LOOPBACK}:{port}"]
