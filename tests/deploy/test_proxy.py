@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +24,7 @@ from tests.faults import wait_until
 
 CADDYFILE = DEPLOY / "Caddyfile"
 ADDRESSES = ("API_1", "API_2", "PREFECT", "MLFLOW")
+NAMES = ("localhost", "prefect.localhost", "mlflow.localhost")
 LIMIT_SECONDS = 1  # of a slow body; 30 seconds in the file
 
 CADDY = Path(sys.executable).with_name("caddy")
@@ -92,6 +93,14 @@ def adapt(environment: dict[str, str]) -> Any:
     return json.loads(done.stdout.replace(str(30 * 10**9), str(LIMIT_SECONDS * 10**9)))
 
 
+def has_certificate(port: int, root: Path, name: str) -> bool:
+    context = ssl.create_default_context(cafile=str(root))
+    with suppress(OSError), socket.create_connection((LOOPBACK, port)) as plain:
+        context.wrap_socket(plain, server_hostname=name).close()
+        return True
+    return False
+
+
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """Run Caddy on a free port, with the limit of a slow body shortened."""
@@ -115,10 +124,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         opened.callback(caddy.wait)
         opened.callback(caddy.terminate)
         root = folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
-        certificates = [
-            folder / "caddy" / "certificates" / "local" / name for name in ("localhost", "mlflow.localhost")
-        ]
-        wait_until(lambda: root.exists() and all(certificate.exists() for certificate in certificates), 20)
+        wait_until(lambda: root.exists() and all(has_certificate(port, root, name) for name in NAMES), 30)
         yield Proxy(port, ssl.create_default_context(cafile=str(root)), upstreams)
 
 
@@ -184,7 +190,7 @@ def test_who_sends_too_much_takes_no_api_from_others(proxy: Proxy) -> None:
         started = time.monotonic()
         answers = {client.get("/documents").text.split()[0] for _ in range(20)}
     assert answers == {str(proxy.find_port(name)) for name in ("API_1", "API_2")}
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 4  # not the five seconds that a failure would count
 
 
 def test_a_slow_body_does_not_hold_an_api(proxy: Proxy) -> None:
