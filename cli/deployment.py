@@ -30,8 +30,6 @@ from feedback.time_limits import TimeLimits
 from registry.settings import Settings, get_settings
 
 _EARLIER_AUTOMATIONS = ("Crash a run that is silent", "Crash a run that does not begin")  # matched every flow
-
-
 _OF_STORES = ("AWS_", "MLFLOW_TRACKING_")  # how the variables start by which runs reach S3 and MLflow
 
 
