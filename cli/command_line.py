@@ -23,6 +23,7 @@ from api.loopback import is_loopback
 from cli import client_commands, exchange_commands
 from cli.environment import PACKAGED, read_installation_variables
 from cli.installation import DEFAULT_PORTS, LOOPBACK, Ports, Stack, run_stack
+from cli.pool_type import PoolType
 from cli.settings_table import build_settings_table
 from cli.usage import UsageError
 from cli.worker import run_worker
@@ -139,19 +140,29 @@ def worker(
 
 
 @app.command("deploy")
-def deploy_to_prefect() -> None:
-    """Create or update work pool, deployment and automations on the Prefect server at PREFECT_API_URL. Repeatable."""
+def deploy_to_prefect(
+    work_pool: Annotated[
+        str | None, typer.Option(help="Name of the work pool. Default: CONTRACT_FEEDBACK_WORK_POOL, which workers read")
+    ] = None,
+    kind: Annotated[PoolType, typer.Option("--type", help="Where runs take place")] = PoolType.PROCESS,
+    image: Annotated[str, typer.Option(help="Image of the containers of runs, with contract-feedback installed")] = "",
+) -> None:
+    """Create or update work pool, deployments and automations on the Prefect server at PREFECT_API_URL. Repeatable."""
     from prefect.settings import get_current_settings  # noqa: PLC0415  (the module's docstring)
 
     url = get_current_settings().api.url
     if not url:
         raise UsageError(_NO_PREFECT)
+    if not image and kind != PoolType.PROCESS:
+        raise UsageError(f"Runs of the type {kind.value} need --image, the image of their containers")
     from cli.deployment import deploy  # noqa: PLC0415
 
     try:
-        deploy()
+        deploy(work_pool, kind, image)
     except httpx.HTTPError as error:
         raise UsageError(f"Prefect at {url} refuses or does not answer: {error}") from error
+    except RuntimeError as error:
+        raise UsageError(str(error)) from error
     typer.echo(f"Deployed to {url}")
 
 
