@@ -47,6 +47,14 @@ def test_versions_are_those_of_the_project() -> None:
     assert f"uv=={uv} " in (ROOT / "requirements.lock").read_text()
 
 
+def test_the_tag_of_the_image_is_the_version_of_the_project() -> None:
+    version = PROJECT["project"]["version"]
+    assert f"--tag contract-feedback:{version} " in TEXT
+    assert f"image: contract-feedback:${{VERSION:-{version}}}\n" in (DEPLOY / "compose.yaml").read_text()
+    assert f"\nVERSION={version}\n" in (DEPLOY / ".env.example").read_text()
+    assert f"newTag: {version}\n" in (DEPLOY / "kubernetes" / "kustomization.yaml").read_text()
+
+
 def test_the_image_does_not_run_as_root() -> None:
     *_, user = re.findall(r"^USER (\d+):\d+$", TEXT, re.MULTILINE)
     assert int(user) > 0
