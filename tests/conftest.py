@@ -34,9 +34,11 @@ ELSEWHERE = "127.0.0.2"  # not LOOPBACK, yet no other machine reaches it
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist's own, which reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group the tests for pytest-xdist: the users of a shared installation, else the tests of a file."""
+    """Group the tests for pytest-xdist: those marked so, the users of a shared installation, the tests of a file."""
 
     def find_group(item: pytest.Item) -> str:
+        if marked := item.get_closest_marker("xdist_group"):
+            return str(marked.args[0])
         fixtures = getattr(item, "fixturenames", ())
         return next((name for name in SHARED_INSTALLATIONS if name in fixtures), item.nodeid.partition("::")[0])
 

@@ -22,11 +22,12 @@ def find_programs() -> Path | None:
 
 @dataclass(frozen=True)
 class PostgreSQL:
-    """A server that listens on a Unix socket in its folder."""
+    """A server that listens on a Unix socket in its folder and, if it has an `address`, on port 5432 of that."""
 
     programs: Path
     folder: str
     user: str | None
+    address: str = ""
 
     @property
     def url(self) -> str:
@@ -35,7 +36,7 @@ class PostgreSQL:
 
     def start(self) -> None:
         """Start it, also after a crash, and wait until it answers."""
-        options = f"-F -k {self.folder} -c listen_addresses= -c timezone=America/Sao_Paulo -c deadlock_timeout=100ms"
+        options = f"-F -k {self.folder} -c listen_addresses={self.address} -c timezone=America/Sao_Paulo -c deadlock_timeout=100ms"
         self.run("pg_ctl", "start", "--wait", "--log", f"{self.folder}/log", "--options", options)
 
     def crash(self) -> None:
@@ -49,13 +50,13 @@ class PostgreSQL:
 
 
 @contextmanager
-def run_postgresql(programs: Path) -> Iterator[PostgreSQL]:
+def run_postgresql(programs: Path, address: str = "") -> Iterator[PostgreSQL]:
     """Run a server in a temporary folder until the block ends."""
     with TemporaryDirectory(prefix="postgresql-") as folder:
         user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
         if user:
             shutil.chown(folder, user)
-        server = PostgreSQL(programs, folder, user)
+        server = PostgreSQL(programs, folder, user, address)
         server.run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
         server.start()
         try:

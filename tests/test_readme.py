@@ -15,7 +15,10 @@ PROJECT = Path(__file__).parents[1]
 DOCUMENTS = [
     PROJECT / "README.md",
     PROJECT / "CONTRIBUTING.md",
-    *(PROJECT / "docs" / f"{name}.md" for name in ("benchmarks", "client", "formats", "label-studio", "security")),
+    *(
+        PROJECT / "docs" / f"{name}.md"
+        for name in ("benchmarks", "client", "deployment", "formats", "label-studio", "security")
+    ),
 ]
 TEXT = "\n".join(document.read_text() for document in DOCUMENTS)
 

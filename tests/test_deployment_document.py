@@ -1,0 +1,49 @@
+"""What docs/deployment.md says: the table of settings, and the commands of the trial on one machine."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.command_line import app
+from tests.postgresql import find_programs, run_postgresql
+
+PROJECT = Path(__file__).parents[1]
+DOCUMENT = (PROJECT / "docs/deployment.md").read_text()
+TRIAL = DOCUMENT.partition("### A trial on one machine")[2].partition("\n### ")[0]
+SUPERUSER = "runuser -u postgres -- psql"
+
+
+def test_table_of_settings_is_what_the_command_prints() -> None:
+    assert DOCUMENT.partition("<!-- settings -->\n")[2] == CliRunner().invoke(app, ["settings"]).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("port 8333")  # SeaweedFS wants it on every address
+def test_commands_of_the_trial_end_with_entities_of_the_new_version_from_the_other_api(tmp_path: Path) -> None:
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    for name in ("cli", "deploy"):
+        (tmp_path / name).symlink_to(PROJECT / name)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    with run_postgresql(programs, "127.0.1.4") as server:
+        script = build_script(f"{programs}/psql -h {server.folder} -U postgres")
+        ended = subprocess.run(
+            ["bash", "-c", script.replace("POSTGRES=127.0.0.1:", "POSTGRES=127.0.1.4:")],
+            cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=400, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert '"ok": true' in ended.stdout.partition('"database"')[0]
+    assert re.search(r"party +Norvex Ltd", ended.stdout)
+
+
+def build_script(psql: str) -> str:
+    """Return the commands that a reader pastes, but for those that install something."""
+    blocks = re.findall(r"```(sh|console)\n(.*?)```", TRIAL, re.DOTALL)
+    pasted = [text for kind, text in blocks if kind == "sh" or SUPERUSER in text]
+    commands = re.sub(r"^# ", "", "".join(pasted), flags=re.MULTILINE).replace(SUPERUSER, psql)
+    return f"set -e; trap 'kill $(tac pids); wait' EXIT; {commands.replace('kill $(tac pids); wait', '')}"
