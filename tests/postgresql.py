@@ -36,7 +36,8 @@ class PostgreSQL:
 
     def start(self) -> None:
         """Start it, also after a crash, and wait until it answers."""
-        options = f"-F -k {self.folder} -c listen_addresses={self.address} -c timezone=America/Sao_Paulo -c deadlock_timeout=100ms"
+        options = f"-F -k {self.folder} -c listen_addresses={self.address} -c timezone=America/Sao_Paulo"
+        options += " -c deadlock_timeout=100ms"
         self.run("pg_ctl", "start", "--wait", "--log", f"{self.folder}/log", "--options", options)
 
     def crash(self) -> None:

@@ -33,7 +33,7 @@ def test_commands_of_the_trial_end_with_entities_of_the_new_version_from_the_oth
     with run_postgresql(programs, "127.0.1.4") as server:
         script = build_script(f"{programs}/psql -h {server.folder} -U postgres")
         ended = subprocess.run(
-            ["bash", "-c", script.replace("POSTGRES=127.0.0.1:", "POSTGRES=127.0.1.4:")],
+            ["/bin/bash", "-c", script.replace("POSTGRES=127.0.0.1:", "POSTGRES=127.0.1.4:")],
             cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=400, check=False,
         )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
