@@ -153,7 +153,8 @@ def test_hundred_streams_ask_the_database_a_few_times_a_second_and_hear_of_an_an
     with follow_all(http, jobs * 10) as streams, ThreadPoolExecutor(100) as pool:
         with count_statements() as statements:
             time.sleep(3)
-        assert len(statements) <= 3 * 8, statements
+        ours = [each for each in statements if "workspace" not in each]  # MLflow's store is in this process, too
+        assert len(ours) <= 3 * 8 + 4, ours  # four of the launcher, once in 15 s
         heard = [pool.submit(lambda events=events: (next(events), time.monotonic())) for events in streams]  # type: ignore[misc]
         time.sleep(0.5)
         with open_session(api.settings) as session:
