@@ -4,10 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from threading import Thread
 from typing import Generic, TypeVar
-
-from anyio import CapacityLimiter, to_thread
 
 from registry.errors import ContractFeedbackError, build_outage_error
 
@@ -33,19 +33,20 @@ class Inquiry(Generic[_Answer]):
 
     def __init__(self, name: str, question: Callable[[], _Answer], kept_seconds: float) -> None:
         self._name, self._question, self._kept_seconds = name, question, kept_seconds
-        self._threads = CapacityLimiter(1)
-        self._asking: asyncio.Task[Reply[_Answer]] | None = None
+        self._asking: Future[Reply[_Answer]] | None = None
         self._asked_at = 0.0
 
     async def ask(self) -> Reply[_Answer]:
         """Return the reply; three seconds after the question was asked, that there is no answer."""
-        if self._asking is None or (self._asking.done() and self._seconds_since_asked() > self._kept_seconds):
+        asking = self._asking
+        if asking is None or (asking.done() and self._seconds_since_asked() > self._kept_seconds):
             self._asked_at = time.monotonic()
-            run = to_thread.run_sync(self._reply, abandon_on_cancel=True, limiter=self._threads)
-            self._asking = asyncio.ensure_future(run)
+            self._asking = asking = Future()
+            asking.set_running_or_notify_cancel()  # who asks may be cancelled, the question not
+            Thread(target=lambda: asking.set_result(self._reply()), name=f"inquiry: {self._name}", daemon=True).start()
         patience = max(0.0, _PATIENCE_SECONDS - self._seconds_since_asked())
-        done, _ = await asyncio.wait({self._asking}, timeout=patience)
-        return self._asking.result() if done else Reply(problem=str(build_outage_error(self._name)))
+        done, _ = await asyncio.wait({asyncio.wrap_future(asking)}, timeout=patience)
+        return asking.result() if done else Reply(problem=str(build_outage_error(self._name)))
 
     def _seconds_since_asked(self) -> float:
         return time.monotonic() - self._asked_at

@@ -42,7 +42,7 @@ class InstallationMetrics:
             "mlflow": Inquiry("MLflow", services.models.find_alias, _NEIGHBOUR_SECONDS),
             "prefect": Inquiry("Prefect", services.prefect.check_alive, _NEIGHBOUR_SECONDS),
         }
-        self._served = Inquiry("MLflow", services.served.find_version, _NEIGHBOUR_SECONDS)
+        self._served = Inquiry("MLflow", self._find_served, _NEIGHBOUR_SECONDS)
         self._workers = Inquiry("Prefect", services.prefect.list_workers, _NEIGHBOUR_SECONDS)
 
     async def collect(self) -> Collector:
@@ -66,6 +66,11 @@ class InstallationMetrics:
                 *(_describe_figures(figures.answer) if figures.answer else ()),
             ]
         )
+
+    def _find_served(self) -> str | None:
+        """Return the version that extractions are made with; load it if no request has done so since it changed."""
+        model = self._services.served.get()
+        return model.version if model else None
 
     def _read_figures(self) -> Figures:
         with translate_database_errors(), Session(self._services.engine) as session:

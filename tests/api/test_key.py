@@ -16,7 +16,7 @@ def database_url(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(
     ("scopes", "permitted"),
-    [([Scope.READ, Scope.TRAIN], ["read", "train"]), ([Scope.ADMIN], ["read", "annotate", "train", "admin"])],
+    [([Scope.READ, Scope.TRAIN], ["read", "train"]), ([Scope.ADMIN], [each.value for each in Scope])],
 )
 def test_key_is_told_whose_it_is_and_what_it_may_do(
     start: Start, settings: Settings, scopes: list[Scope], permitted: list[str]
