@@ -30,7 +30,7 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, Proc
 from feedback.time_limits import TimeLimits
 from flows.warm.client import STATUS_VARIABLE
 from flows.warm.heartbeat import set_heartbeat_interval
-from registry.database import open_session
+from registry.database import build_engine, check_schema, translate_database_errors
 from registry.errors import ContractFeedbackError
 from registry.logs import configure_logging
 from registry.settings import get_settings
@@ -64,7 +64,7 @@ class Worker(ProcessWorker, ABC):  # Prefect would register a subclass without A
     def __init__(self) -> None:
         super().__init__(work_pool_name=get_settings().work_pool)
         self.under_way: set[UUID] = set()
-        self._problem = ""
+        self._engine, self._problem = build_engine(get_settings()), ""
 
     async def run(self, flow_run: FlowRun, *arguments: Any, **named: Any) -> ProcessWorkerResult:
         """Run a flow run until it ends."""
@@ -77,7 +77,7 @@ class Worker(ProcessWorker, ABC):  # Prefect would register a subclass without A
     async def poll(self) -> None:
         """Start the runs that are due."""
         try:
-            await to_thread.run_sync(_check_database)
+            await to_thread.run_sync(self._check_database)
             await self.get_and_submit_flow_runs()
         except (httpx.HTTPError, ContractFeedbackError) as error:
             self._report(
@@ -92,6 +92,10 @@ class Worker(ProcessWorker, ABC):  # Prefect would register a subclass without A
             await self.sync_with_backend()
         except httpx.HTTPError as error:
             _logger.warning("No heartbeat of the worker reaches Prefect: %r", error)
+
+    def _check_database(self) -> None:
+        with translate_database_errors(), self._engine.connect() as connection:
+            check_schema(connection)
 
     def _report(self, problem: str) -> None:
         if problem and problem != self._problem:
@@ -155,11 +159,6 @@ async def _end_at_once(worker: Worker, signals: asyncio.Queue[int]) -> None:
                 crashed: State[None] = Crashed(message="The worker was stopped while this run was under way")
                 await prefect.set_flow_run_state(run_id, crashed)
     os._exit(0)
-
-
-def _check_database() -> None:
-    with open_session(get_settings()):  # it checks the schema
-        pass
 
 
 if __name__ == "__main__":
