@@ -133,6 +133,7 @@ def worker(
     """Run a worker that starts runs within a second, until SIGTERM; then the run under way ends first."""
     if not os.environ.get("PREFECT_API_URL"):
         raise UsageError(_NO_PREFECT)
+    configure_logging()
     try:
         run_worker(host, port)
     except (RuntimeError, ContractFeedbackError) as error:

@@ -26,8 +26,8 @@ class Settings(BaseSettings):
         40,
         ge=5,
         description="Requests that an API process answers at once, each with a connection to the database; the others "
-        "wait. It opens up to 10 more for its threads; a worker keeps one, a run opens one. All processes together must "
-        "stay below PostgreSQL's `max_connections`, 100 by default. A process has 40 threads: more has no effect",
+        "wait. It opens up to 10 more for its threads; a worker keeps one, a run opens one. All processes together "
+        "must stay below PostgreSQL's `max_connections`, 100 by default. A process has 40 threads: more has no effect",
     )
     document_store_url: str = Field(
         ".local/documents",
