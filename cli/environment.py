@@ -41,14 +41,14 @@ def build_environment(
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_API_URL": f"{prefect_url}/api",
             "PREFECT_UI_URL": prefect_url,
-            "PREFECT_API_SSL_CERT_FILE": str(_write_one_certificate(folder)),
+            "PREFECT_API_SSL_CERT_FILE": str(write_one_certificate(folder)),
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",  # python3 in prefect.yaml
         }
         | ({"HF_HUB_OFFLINE": "1"} if is_local else {})
     )
 
 
-def _write_one_certificate(folder: Path) -> Path:
+def write_one_certificate(folder: Path) -> Path:
     """Write the first of certifi's certificates to a file of its own and return the file.
 
     Every Prefect client loads `PREFECT_API_SSL_CERT_FILE`, even for plain HTTP; certifi's whole file takes 25 ms.
