@@ -25,8 +25,8 @@ from cli.environment import PACKAGED, read_installation_variables
 from cli.installation import DEFAULT_PORTS, LOOPBACK, Ports, Stack, run_stack
 from cli.usage import UsageError
 from registry.audit import set_principal
-from registry.database import migrate_database, open_session, translate_database_errors
-from registry.errors import ContractFeedbackError
+from registry.database import migrate_database, open_session
+from registry.errors import ContractFeedbackError, SchemaError
 from registry.keys import Scope, add_key, has_keys, list_keys, revoke_key
 from registry.settings import get_settings
 
@@ -99,6 +99,25 @@ def revoke_api_key(key_id: Annotated[str, typer.Argument(help="The id that list-
         typer.echo(f"{key.id} ({key.name}) is revoked")
 
 
+@app.command()
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit with 1 if the schema is not this release's")
+    ] = False,
+) -> None:
+    """Migrate the database to this release's schema. Repeatable; APIs and workers of the release before may run."""
+    try:
+        if not check:
+            migrate_database(get_settings())
+        with open_session(get_settings()):  # it checks the schema
+            typer.echo("The database has the schema of this release")
+    except SchemaError as error:
+        typer.echo(error, err=True)
+        raise typer.Exit(1) from error
+    except ContractFeedbackError as error:
+        raise UsageError(str(error)) from error
+
+
 @app.command("deploy")
 def deploy_to_prefect() -> None:
     """Create or update work pool, deployment and automations on the Prefect server at PREFECT_API_URL. Repeatable."""
@@ -155,7 +174,7 @@ def _open_stack(folder: Path, ports: Ports, encoder: str, host: str) -> Iterator
     with ExitStack() as opened:
         try:
             stack = opened.enter_context(run_stack(folder, ports, encoder, host))
-        except RuntimeError as error:
+        except (RuntimeError, ContractFeedbackError) as error:
             raise UsageError(str(error)) from error
         yield stack
 
@@ -186,8 +205,7 @@ def _open_database() -> Iterator[Session]:
     """Open the settings' database, migrated first; report refused changes as usage errors."""
     settings = get_settings()
     try:
-        with translate_database_errors():
-            migrate_database(settings)
+        migrate_database(settings)
         with open_session(settings) as session:
             set_principal(session, "command line")
             yield session

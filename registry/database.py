@@ -4,17 +4,20 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, event, exc, make_url
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, event, exc, make_url
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 from sqlmodel import Session, create_engine
 
 import registry.listed_documents  # noqa: F401  (its events keep the list of documents up to date)
-from registry.errors import ConflictError, build_outage_error
+from registry.errors import ConflictError, NewerSchemaError, SchemaError, build_outage_error
 from registry.settings import Settings
 
 MAX_CONNECTIONS = 40  # as many as FastAPI has threads for requests
@@ -42,11 +45,12 @@ def build_engine(settings: Settings) -> Engine:
 def open_session(settings: Settings) -> Iterator[Session]:
     """Open the settings' database for one transaction, committed at the end of the block unless it raises.
 
-    Raises errors as `translate_database_errors` does.
+    Raises SchemaError if it has another release's schema, and errors as `translate_database_errors` does.
     """
     engine = build_engine(settings)
     try:
         with translate_database_errors(), Session(engine) as session, session.begin():
+            check_schema(session.connection())
             yield session
     finally:
         engine.dispose()
@@ -71,22 +75,57 @@ def translate_database_errors() -> Iterator[None]:
 
 
 def migrate(engine: Engine) -> None:
-    """Migrate the database to the newest schema; processes that do so at the same time wait for each other."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    """Migrate the database to this release's schema; processes that do so at the same time wait for each other.
+
+    Raises NewerSchemaError if a later release has migrated it.
+    """
+    config = _build_config()
     with engine.begin() as connection:
         connection.exec_driver_sql(_WAIT_FOR_OTHER_MIGRATIONS[engine.dialect.name])
+        _find_revision(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 def migrate_database(settings: Settings) -> None:
-    """Migrate the settings' database to the newest schema."""
+    """Migrate the settings' database; raise errors as `migrate` and `translate_database_errors` do."""
     engine = build_engine(settings)
     try:
-        migrate(engine)
+        with translate_database_errors():
+            migrate(engine)
     finally:
         engine.dispose()
+
+
+def check_schema(connection: Connection) -> None:
+    """Raise NewerSchemaError if a later release has migrated the database, SchemaError if this one has yet to."""
+    found, needed = _find_revision(connection), list_revisions()[0]
+    if found != needed:
+        has = f"has revision {found}" if found else "has no tables"
+        raise SchemaError(f"The database {has}, and this release needs {needed}: run `contract-feedback migrate`")
+
+
+def _find_revision(connection: Connection) -> str | None:
+    """Return the database's revision, None if it is empty; raise NewerSchemaError if this release does not know it."""
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found and found not in list_revisions():
+        raise NewerSchemaError(
+            f"The database has revision {found}, which this release does not know: upgrade contract-feedback on this "
+            "machine"
+        )
+    return found
+
+
+@lru_cache
+def list_revisions() -> list[str]:
+    """Return all revisions of this release, the newest first."""
+    return [script.revision for script in ScriptDirectory.from_config(_build_config()).walk_revisions()]
+
+
+def _build_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _: Any) -> None:

@@ -90,6 +90,16 @@ class UnavailableError(ContractFeedbackError):
     status_code = 503
 
 
+class SchemaError(ContractFeedbackError):
+    """The database has the schema of another release."""
+
+    status_code = 503
+
+
+class NewerSchemaError(SchemaError):
+    """The database has the schema of a later release."""
+
+
 class UnusableModelError(UnavailableError):
     """A model cannot be loaded: its files are missing, changed, or of another encoder."""
 

@@ -21,6 +21,7 @@ import flows.feedback  # noqa: F401
 from embeddinggemma_feasibility.encoders import load_encoder
 from embeddinggemma_feasibility.span_crf import compile_crf
 from flows.warm.heartbeat import set_heartbeat_interval
+from registry.database import list_revisions
 from registry.lineage import get_code_version
 from registry.settings import get_settings
 
@@ -59,6 +60,7 @@ def preload() -> ParentState:
     load_encoder(get_settings().encoder)
     compile_crf()
     get_code_version()
+    list_revisions()
     gc.collect()
     gc.freeze()
     # A worker passes its settings on in this form, those of its profile included.

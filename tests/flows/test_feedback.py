@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
+from sqlalchemy import Engine, text
 from sqlmodel import Session, col, select
 
 from demo.contract_generator import generate_contract
@@ -220,3 +221,11 @@ def test_concurrent_change_during_a_task_is_retried(session: Session, monkeypatc
     state = learn_from_feedback(LearningRequest(job_id=add_feedback(session, 1)), return_state=True)
     assert state.is_completed(), state.message
     assert len(calls) == 2
+
+
+def test_run_on_a_newer_schema_fails_and_says_what_to_upgrade(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
+    state = learn_from_feedback(return_state=True)
+    assert state.is_failed()
+    assert "revision 0999, which this release does not know: upgrade" in str(state.message)
