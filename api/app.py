@@ -54,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="contract-feedback",
         summary="Extracts entities from contracts and learns from each correction at once",
         version="0.1.0",
+        description="Every answer has an `X-Request-ID`: that of its request, or a new one. The API's log has it, too.",
         lifespan=lambda app: _lifespan(app, settings),
         docs_url=None,
         redoc_url=None,

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from registry.errors import ContractFeedbackError, WrongValueError
 from registry.keys import Scope
+from registry.logs import get_request_id
 
 _DESCRIPTIONS = {
     400: "The body cannot be read: send JSON, or a form with a file, in UTF-8",
@@ -78,7 +79,8 @@ async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _answer_bug(_: Request, error: Exception) -> JSONResponse:
-    return _respond(500, f"An unexpected error ({type(error).__name__}): the log of the API has the trace")
+    under = f" under request {request_id}" if (request_id := get_request_id()) else ""
+    return _respond(500, f"An unexpected error ({type(error).__name__}): the log of the API has the trace{under}")
 
 
 def _respond(status: int, detail: str) -> JSONResponse:

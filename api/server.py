@@ -1,4 +1,4 @@
-"""The HTTP server of the API."""
+"""The HTTP server of the API, which logs its requests."""
 
 import socket
 from typing import Any
@@ -6,12 +6,14 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from api.request_log import RequestLog
+
 
 class Server(uvicorn.Server):
     """Ends the open streams of events when it shuts down; uvicorn alone would wait for their clients to go."""
 
     def __init__(self, app: FastAPI, **options: Any) -> None:
-        super().__init__(uvicorn.Config(app, **options))
+        super().__init__(uvicorn.Config(RequestLog(app), log_config=None, access_log=False, **options))
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -28,6 +28,7 @@ from registry.audit import set_principal
 from registry.database import migrate_database, open_session
 from registry.errors import ContractFeedbackError, SchemaError
 from registry.keys import Scope, add_key, has_keys, list_keys, revoke_key
+from registry.logs import configure_logging
 from registry.settings import get_settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -55,6 +56,7 @@ def api(
 ) -> None:
     """Serve the API alone. Its settings are environment variables, CONTRACT_FEEDBACK_… and PREFECT_API_URL."""
     os.environ |= {**_SHORT_WAITS, **os.environ, **_NO_RETRIES}
+    configure_logging()
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # idle connections must not use them up
     with _open_database() as session:
@@ -63,7 +65,7 @@ def api(
     from api.app import create_app  # noqa: PLC0415  (the module's docstring)
     from api.server import Server  # noqa: PLC0415
 
-    server = Server(create_app(), host=host, port=port, log_level="warning")
+    server = Server(create_app(), host=host, port=port)
     with suppress(KeyboardInterrupt):  # uvicorn raises it after it has shut down
         server.run()
     if not server.started:
@@ -176,6 +178,7 @@ def _open_stack(folder: Path, ports: Ports, encoder: str, host: str) -> Iterator
             stack = opened.enter_context(run_stack(folder, ports, encoder, host))
         except (RuntimeError, ContractFeedbackError) as error:
             raise UsageError(str(error)) from error
+        configure_logging()  # not before: its variables are not for Prefect's and MLflow's servers
         yield stack
 
 

@@ -47,7 +47,7 @@ def teach_reviews(session: Session, launcher: Launcher, reviews: Sequence[Review
         job = _add_job(session, list(new.values()), triggered_by)
         jobs[job.id] = job
     session.commit()
-    launcher.wake()
+    launcher.wake(*jobs)
     return list(jobs.values())
 
 
@@ -95,7 +95,7 @@ def forget_annotations(
         known.updated_at = skipped_at or known.updated_at
         session.add(known)
         session.commit()
-    launcher.wake()
+    launcher.wake(*(job.id for job in jobs))
     return jobs
 
 

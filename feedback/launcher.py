@@ -54,8 +54,10 @@ class Launcher:
         self.wake()
         self._thread.join()
 
-    def wake(self) -> None:
-        """Let the thread look for waiting jobs now."""
+    def wake(self, *job_ids: str) -> None:
+        """Let the thread look for waiting jobs now; log the jobs in which a request was stored."""
+        for job_id in job_ids:
+            _logger.info("Stored in job %s", job_id, extra={"job_id": job_id})
         self._woken.set()
 
     def launch_waiting(self) -> None:
@@ -78,6 +80,7 @@ class Launcher:
                 run_id = self._prefect.start(job, list_job_documents(session, [job.id]))
                 store_launched_run(session, job.id, job.failures, run_id)
                 session.commit()
+                _log_launch(job.id, run_id)
 
     def start_due_consolidation(self) -> None:
         """Start a consolidation if one is due, or if something is to be unlearned, and none runs; crash one that died.
@@ -100,6 +103,7 @@ class Launcher:
                 run_id = self._prefect.start_unlearning(request)
                 store_launched_run(session, request.id, request.failures, run_id)
                 session.commit()
+                _log_launch(request.id, run_id)
                 return
             if job:
                 self._prefect.start_consolidation(job)
@@ -116,7 +120,8 @@ class Launcher:
 
     def _release(self, session: Session, run_id: str, reason: str) -> None:
         for job in release_jobs(session, run_id, reason):
-            _logger.warning("Run %s, failure %d of job %s: %s", run_id, job.failures, job.id, reason)
+            ids = {"job_id": job.id, "flow_run_id": run_id}
+            _logger.warning("Run %s, failure %d of job %s: %s", run_id, job.failures, job.id, reason, extra=ids)
             job.paused_until = self._clock() + timedelta(seconds=self._limits.pause_before_launch(job.failures))
             session.add(job)
         session.commit()
@@ -142,3 +147,7 @@ class Launcher:
                 _logger.exception("Launching the waiting jobs failed; the next attempt follows")
             self._woken.wait(self._limits.launch_seconds)
             self._woken.clear()
+
+
+def _log_launch(job_id: str, run_id: str) -> None:
+    _logger.info("Launched run %s for job %s", run_id, job_id, extra={"job_id": job_id, "flow_run_id": run_id})

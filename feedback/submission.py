@@ -48,7 +48,7 @@ def trigger_model_feedback(
     """
     job = add_feedback(session, document, annotations, triggered_by, note, idempotency_key)
     session.commit()
-    launcher.wake()
+    launcher.wake(job.id)
     return job
 
 
@@ -112,7 +112,7 @@ def create_training_run(
         raise InvalidInputError(f"A training run has {MOST_DOCUMENTS} documents at most, not {len(document_ids)}")
     job = add_job(session, JobType.TRAINING_RUN, document_ids, triggered_by)
     session.commit()
-    launcher.wake()
+    launcher.wake(job.id)
     return job
 
 
@@ -120,7 +120,7 @@ def request_unlearning(session: Session, launcher: Launcher, withdrawal: Withdra
     """Commit a request for a version that never learned some lessons, and wake the launcher; see `withdraw_lessons`."""
     job = withdraw_lessons(session, withdrawal, triggered_by)
     session.commit()
-    launcher.wake()
+    launcher.wake(job.id)
     return job
 
 
@@ -147,7 +147,7 @@ def teach_again(session: Session, launcher: Launcher, job: Job, triggered_by: st
     if job.type == JobType.FEEDBACK:
         again.annotations_sha256 = hash_annotations(list_annotations(session, document_ids[0]))
     session.commit()
-    launcher.wake()
+    launcher.wake(again.id)
     return again
 
 

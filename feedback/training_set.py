@@ -44,11 +44,12 @@ class TrainingSet:
 
     def describe(self) -> str:
         """Return what the run works on, in one sentence with numbers."""
+        jobs, documents = len(self.job_ids), len(self.training)
         annotations = sum(len(data.spans) for data in self.training)
         return (
-            f"Jobs: {len(self.job_ids)}. Documents to learn: {len(self.training)}, with {annotations} annotations. "
-            f"Replayed: {len(self.replay)} of {self.earlier_count} earlier documents. "
-            f"Documents that measure both models: {len(self.measured)}."
+            f"Claimed {jobs} job{'s' * (jobs != 1)}; {documents} document{'s' * (documents != 1)} to learn, with "
+            f"{annotations} annotations; of {self.earlier_count} earlier ones {len(self.replay)} to replay, "
+            f"{len(self.measured)} to measure both models"
         )
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prefect import flow, runtime
+from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from torch import nn
@@ -23,7 +23,7 @@ from feedback.unlearning import (
     list_deleted,
 )
 from flows.artifacts import Progress, publish_consolidation, publish_contradictions
-from flows.run_names import name_run
+from flows.run_names import count_documents, name_run
 from flows.task_types import computing_task, task_with_neighbours
 from registry.cache import build_representation_cache
 from registry.database import open_session
@@ -31,6 +31,7 @@ from registry.errors import UnavailableError
 from registry.jobs import count_waiting_jobs, get_snapshot
 from registry.lessons import list_learned_lessons, load_lessons
 from registry.lineage import Lineage
+from registry.logs import set_log_ids
 from registry.models import ModelRegistry
 from registry.settings import get_settings
 
@@ -50,6 +51,12 @@ class Learned:
     unlearnings: tuple[str, ...] = ()
     keeps_adapter: bool = True
 
+    def describe(self) -> str:
+        """Return what the run works on, in one sentence with numbers."""
+        documents, annotations = len(self.documents), sum(len(data.spans) for data in self.documents)
+        requests = f"; claimed requests to unlearn: {' '.join(self.unlearnings)}" if self.unlearnings else ""
+        return f"{count_documents(documents)} learned up to job {self.snapshot}, {annotations} annotations{requests}"
+
 
 @dataclass(frozen=True)
 class Champion:
@@ -66,7 +73,7 @@ def consolidate() -> State[None]:
     It lets feedback go first. A retry continues where the run stopped: it neither fits nor hands over twice. If
     something is to be unlearned, that is gone from the documents; traces of deleted documents are deleted, too.
     """
-    flow_run_id, progress = str(runtime.flow_run.id), Progress()
+    flow_run_id, progress, logger = str(runtime.flow_run.id), Progress(), get_run_logger()
     candidate, fitted = find_candidate(flow_run_id), None
     if candidate is None:
         feedback_first = FeedbackFirst(_has_feedback)
@@ -75,9 +82,11 @@ def consolidate() -> State[None]:
         if not learned.documents and not learned.unlearnings:
             name_run("nothing to consolidate")
             return Completed(message="No document was learned yet: there is nothing to consolidate")
+        logger.info(learned.describe())
         champion = load_champion() if learned.keeps_adapter else None
         try:
             fitted = fit(learned, champion, feedback_first, progress)
+            logger.info(fitted.describe())
             candidate = save_candidate(flow_run_id, learned, champion, fitted)
         except FineTuningError as error:
             if not learned.unlearnings:
@@ -85,10 +94,14 @@ def consolidate() -> State[None]:
             candidate = describe_nothing(learned, error)
     delete_traces(flow_run_id)
     job_id = hand_over(flow_run_id, candidate)
+    set_log_ids(job_ids=[job_id])
+    logger.info("Handed over in job %s: %s", job_id, candidate.description)
     name_run(candidate.description.partition(". ")[0].rstrip("."))
     report(candidate, job_id)
     if fitted:
-        report_contradictions(list_contradictions(learned, fitted))
+        contradictions = list_contradictions(learned, fitted)
+        logger.info("Places that contradict what was learned from other documents: %d", len(contradictions))
+        report_contradictions(contradictions)
     progress.reach(100)
     return Completed(message=f"{candidate.description} Job {job_id} hands it over.")
 
@@ -178,6 +191,7 @@ def delete_traces(flow_run_id: str) -> None:
     if deleted:
         delete_cached(build_representation_cache(get_settings()), deleted.values())
         ModelRegistry(get_settings()).forget_documents(deleted)
+        get_run_logger().info("Deleted the traces of %s", count_documents(len(deleted)))
 
 
 @task_with_neighbours

@@ -31,6 +31,7 @@ from feedback.time_limits import utc_now
 from feedback.training_set import TrainingSet, load_training_set
 from feedback.unlearning import end_unlearning
 from flows.artifacts import Progress, publish_report, publish_set_aside
+from flows.run_log import log_claimed, log_outcome, log_set_aside
 from flows.run_names import count_documents, describe_run, name_run
 from flows.task_types import computing_task, task_with_neighbours
 from registry.cache import build_representation_cache
@@ -86,7 +87,7 @@ def learn_from_feedback(request: LearningRequest = _ALL_THAT_WAITS) -> State[Non
 
     A retry continues where the run stopped: it neither trains nor registers twice.
     """
-    flow_run_id, progress, logger = str(runtime.flow_run.id), Progress(), get_run_logger()
+    flow_run_id, progress = str(runtime.flow_run.id), Progress()
     if request.learn == "everything again":
         name_run("consolidation started")
         return Completed(message=f"Started {start_consolidation(flow_run_id, request.triggered_by)}")
@@ -95,7 +96,7 @@ def learn_from_feedback(request: LearningRequest = _ALL_THAT_WAITS) -> State[Non
         if runtime.flow_run.run_count == 1:  # not after a retry: its name says what came of the run
             name_run("nothing left to learn")
         return Completed(message="There is no feedback to learn from: none waits, or another run has answered it")
-    logger.info(training_set.describe())
+    log_claimed(training_set)
     claimed = len(training_set.training)
     if (candidate_run := training_set.candidate) and (training_set.is_obsolete or not candidate_run.mlflow_run_id):
         outcome = hand_over_nothing(flow_run_id, training_set, candidate_run)
@@ -115,14 +116,13 @@ def learn_from_feedback(request: LearningRequest = _ALL_THAT_WAITS) -> State[Non
         except FineTuningError as error:
             answer_failed(flow_run_id, training_set, str(error))
             raise
-        logger.info(tuned.describe())
+        get_run_logger().info(tuned.describe())
         challenger = save_challenger(flow_run_id, training_set, start, tuned, request.triggered_by)
     challenger = challenger or candidate
     evaluated = evaluate(training_set, champion, challenger, progress)
     outcome = register(flow_run_id, training_set, challenger, evaluated.comparison)
     promote(training_set, outcome)
-    if outcome.effect:
-        logger.info(outcome.effect.summary)
+    log_outcome(outcome, training_set.job_ids)
     report(training_set, outcome, evaluated)
     name_run(describe_run(training_set, outcome, claimed - len(training_set.training)))
     progress.reach(100)
@@ -225,6 +225,7 @@ def set_aside(flow_run_id: str, training_set: TrainingSet, champion: Model, unse
         job_ids = set_aside_documents(session, training_set.job_ids, reasons, flow_run_id)
         remaining = load_training_set(session, job_ids) if reasons else training_set
     if reasons:
+        log_set_aside(reasons)
         publish_set_aside(reasons, training_set.lessons)
     return remaining
 

@@ -66,6 +66,10 @@ class Settings(BaseSettings):
         None, description="Label Studio's address, from which `Start training` there has its annotations read"
     )
     label_studio_token: SecretStr | None = Field(None, description="A token of a user who may read its projects")
+    log_format: Literal["text", "json"] = Field("text", description="Lines of the log: text, or an object of JSON each")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", description="The lowest level of what is logged"
+    )
     pdf_seconds: float = Field(15, description="Time limit for reading a PDF")
     pdf_memory_bytes: int = Field(2_000_000_000, description="Address space limit of the process that reads a PDF")
 

@@ -113,10 +113,11 @@ def delete_document(document_id: Text, session: SessionDep, services: ServicesDe
     """
     document = get_document(session, document_id, lock=True)  # what others still write of it would outlive it
     text = document.text
-    if unlearning.delete_document(session, document, caller.name).learned_from:
+    deleted = unlearning.delete_document(session, document, caller.name)
+    if deleted.learned_from:
         caller.require(Scope.ADMIN)
     session.commit()
-    services.launcher.wake()
+    services.launcher.wake(*filter(None, [deleted.unlearning_job_id]))
     services.encoding.forget(text)
     services.images.forget(document_id)
     services.store.delete(document_id)  # last: if the commit fails, as on a full disk, nothing is lost

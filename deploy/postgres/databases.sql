@@ -5,4 +5,4 @@ CREATE ROLE prefect LOGIN PASSWORD :'prefect_password';
 CREATE DATABASE prefect OWNER prefect;
 CREATE ROLE mlflow LOGIN PASSWORD :'mlflow_password';
 CREATE DATABASE mlflow OWNER mlflow;
-REVOKE CONNECT ON DATABASE contract_feedback FROM PUBLIC;
+REVOKE CONNECT ON DATABASE contract_feedback, prefect, mlflow FROM PUBLIC;

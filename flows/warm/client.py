@@ -1,10 +1,11 @@
 """The command a worker starts for each run: it passes the run to the warm parent and exits as the run does.
 
-It imports only the standard library, so that it starts quickly.
+It imports only the standard library, so that it starts quickly, unless it has something to log.
 """
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -18,8 +19,7 @@ def main() -> int:
     """Return the run's exit code, or die of the signal that killed it; without a parent, exec the cold run."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as parent:
         if not _pass_to(parent):
-            sys.stderr.write("No warm parent answers: the run starts cold\n")
-            sys.stderr.flush()
+            _warn("No warm parent answers: the run starts cold")
             os.execv(sys.executable, [sys.executable, "-m", "prefect.engine"])  # noqa: S606
         return _wait_for_exit(parent)
 
@@ -51,13 +51,21 @@ def _wait_for_exit(parent: socket.socket) -> int:
     except OSError:
         code = b""
     if not code:
-        sys.stderr.write("The warm parent has died, and the run with it\n")
+        _warn("The warm parent has died, and the run with it")
         return 1
     if (status := int(code)) < 0:
         if -status != signal.SIGKILL:
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status
+
+
+def _warn(message: str) -> None:
+    from registry.logs import build_handler  # noqa: PLC0415  (the module's docstring)
+
+    logger = logging.getLogger(__name__)
+    logger.addHandler(build_handler())
+    logger.warning(message)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from flows.warm.client import SOCKET_VARIABLE
 from flows.warm.lifetime import die_with
+from registry.logs import configure_logging
 
 # A fork copies only the thread that forks; a lock that another thread held stays locked. So no library may start one.
 _NO_THREADS = {
@@ -114,6 +115,7 @@ class Parent:
 def main() -> None:
     """Preload and serve until killed; in a child, run the flow run of its request."""
     os.environ |= _NO_THREADS
+    configure_logging()
     from flows.warm import run  # noqa: PLC0415  (its imports read _NO_THREADS)
 
     state = run.preload()

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from functools import partial
 
 import anyio
 import httpx
@@ -17,6 +18,7 @@ from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.process import ProcessWorker
 
 from flows.warm.heartbeat import set_heartbeat_interval
+from registry.logs import configure_logging
 from registry.settings import get_settings
 
 # A scheduled run may be due; a run that ends frees the concurrency slot that another waits for.
@@ -27,11 +29,12 @@ _logger = logging.getLogger("prefect.flows.warm.worker")
 
 async def main() -> None:
     """Work until a signal ends the process, as `prefect worker start` does."""
+    configure_logging()
     set_heartbeat_interval()
     setup_signal_handlers_worker(os.getpid(), "the process worker", _logger.info)
     worker = ProcessWorker(work_pool_name=get_settings().work_pool)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(worker.start)
+        tasks.start_soon(partial(worker.start, printer=_logger.info))
         tasks.start_soon(_poll_after_events, worker)
 
 
