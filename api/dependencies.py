@@ -81,5 +81,14 @@ ImporterDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.ANNOTATE.val
 ReviewerDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.ANNOTATE.value, Scope.TRAIN.value])]
 TrainerDep = Annotated[Caller, Security(_get_caller, scopes=[Scope.TRAIN.value])]
 
+
+async def _get_scraper(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
+    """Return the caller that `ScrapedRoute` has checked, without a session: the database may be away."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+ScraperDep = Annotated[Caller, Security(_get_scraper, scopes=[Scope.METRICS.value])]
+
 OffsetDep = Annotated[int, Query(ge=0, le=1_000_000_000, description="How many to skip")]
 LimitDep = Annotated[int, Query(ge=1, le=200, description="How many to return at most")]

@@ -1,6 +1,7 @@
 """What several routes do with documents: add one, and extract its entities."""
 
 import hashlib
+import time
 
 from sqlmodel import Session
 
@@ -54,8 +55,11 @@ def extract(session: Session, services: Services, document: Document, model: Loa
 
     Raises UnavailableError for a long document that is still being read, DeletedError if it is deleted meanwhile.
     """
-    services.encoding.encode(document.text, model.tagger)
+    started = time.perf_counter()
+    is_new = services.encoding.encode(document.text, model.tagger)
     entities, uncertain_values = model.tagger.read(document.text, services.cache)
+    seconds = services.metrics.extraction_seconds.labels("new" if is_new else "known")
+    seconds.observe(time.perf_counter() - started)
     if not is_stored(session, document.id):
         services.encoding.forget(document.text)
         raise build_missing_error(session, document.id)

@@ -109,6 +109,8 @@ def _describe(
         insisted_by=job.insisted_by,
         note=job.note,
         created_at=job.created_at,
+        live_version=job.outcome.live_version if job.outcome else None,
+        lost_version=job.lost_version,
     )
 
 

@@ -239,6 +239,13 @@ class JobResponse(BaseModel):
     insisted_by: str | None = Field(description="Who has it taught though it was set aside before")
     note: str | None
     created_at: datetime
+    live_version: str | None = Field(
+        description="The version that learned it: `GET /documents/{id}/entities?min_version=…` answers by that or a "
+        "newer one; null until then, and if what it teaches is set aside"
+    )
+    lost_version: int | None = Field(
+        description="A version that was made for it before, and that MLflow has lost: it was restored from a back-up"
+    )
 
 
 class JobDetail(JobResponse):

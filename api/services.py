@@ -11,6 +11,9 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from sqlalchemy import Engine
 
+from api.inquiry import Inquiry
+from api.metrics import Metrics
+from api.version_waits import VersionWaits
 from embeddinggemma_feasibility.disk_cache import DiskCache
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
@@ -38,11 +41,16 @@ class RequestLimit:
 
 
 class StreamLimit:
-    """Counts the open streams of events in this process; `most_of_key` and `most` bound those of a key and all."""
+    """Counts streams of events, and waits, in this process; `most_of_key` and `most` bound those of a key and all."""
 
     def __init__(self, most_of_key: int, most: int) -> None:
         self._most_of_key, self._most = most_of_key, most
         self._open = Counter[str]()
+
+    @property
+    def open(self) -> int:
+        """The number of open streams."""
+        return self._open.total()
 
     @contextmanager
     def take(self, key_id: str) -> Iterator[None]:
@@ -52,7 +60,7 @@ class StreamLimit:
             (self._open.total(), self._most, ""),
         ):
             if count >= most:
-                full = f"{most} streams of events are open{kind}, and no more may be"
+                full = f"{most} streams of events, or waits for a version, are open{kind}, and no more may be"
                 raise TooManyError(f"{full}: close some, or ask GET /jobs/{{id}} now and then")
         self._open[key_id] += 1
         try:
@@ -80,7 +88,10 @@ class Services:
     request_limit: RequestLimit
     refusal_limit: RequestLimit
     stream_limit: StreamLimit
+    metrics: Metrics
+    database: Inquiry[None]
     request_slots: Semaphore
     reading_slots: Semaphore
     caller_slots: Mapping[tuple[str, str], Semaphore]
     caller_reading_slots: Mapping[str, Semaphore]
+    version_waits: VersionWaits

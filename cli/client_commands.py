@@ -48,12 +48,15 @@ def upload(
 def extract(
     document: DocumentArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, which `teach --annotations` reads")] = False,
+    min_version: Annotated[
+        int | None, typer.Option(min=1, help="Only by this version or a newer one, for which the API waits 5 s")
+    ] = None,
     api_url: UrlOption = DEFAULT_URL,
     key: KeyOption = None,
 ) -> None:
     """Print the entities that the served model finds in a contract."""
     with connect(api_url, key) as client:
-        found = client.extract(_find_document(client, document))
+        found = client.extract(_find_document(client, document), min_version)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:

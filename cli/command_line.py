@@ -24,6 +24,7 @@ from cli import client_commands, exchange_commands
 from cli.environment import PACKAGED, read_installation_variables
 from cli.installation import DEFAULT_PORTS, LOOPBACK, Ports, Stack, run_stack
 from cli.usage import UsageError
+from cli.worker import run_worker
 from registry.audit import set_principal
 from registry.database import migrate_database, open_session
 from registry.errors import ContractFeedbackError, SchemaError
@@ -38,6 +39,8 @@ app.add_typer(exchange_commands.commands)
 _SHORT_WAITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "PREFECT_API_REQUEST_TIMEOUT": "5"}  # seconds
 # The loaded model answers if MLflow does not; the launcher asks Prefect again.
 _NO_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "PREFECT_CLIENT_MAX_RETRIES": "0"}
+_HEALTH_PORT = 8081
+_NO_PREFECT = "Set PREFECT_API_URL to the Prefect server's address, for example http://127.0.0.1:4200/api"
 _API_PORT, _PREFECT_PORT, _MLFLOW_PORT = DEFAULT_PORTS
 
 EncoderOption = Annotated[str, typer.Option(help="Base encoder: 'packaged', a local folder, or a name on the hub")]
@@ -120,6 +123,20 @@ def migrate(
         raise UsageError(str(error)) from error
 
 
+@app.command()
+def worker(
+    host: Annotated[str, typer.Option(help="Address of the health check, GET /health")] = LOOPBACK,
+    port: Annotated[int, typer.Option(help="Port of the health check")] = _HEALTH_PORT,
+) -> None:
+    """Run a worker that starts runs within a second, until SIGTERM; then the run under way ends first."""
+    if not os.environ.get("PREFECT_API_URL"):
+        raise UsageError(_NO_PREFECT)
+    try:
+        run_worker(host, port)
+    except (RuntimeError, ContractFeedbackError) as error:
+        raise UsageError(str(error)) from error
+
+
 @app.command("deploy")
 def deploy_to_prefect() -> None:
     """Create or update work pool, deployment and automations on the Prefect server at PREFECT_API_URL. Repeatable."""
@@ -127,7 +144,7 @@ def deploy_to_prefect() -> None:
 
     url = get_current_settings().api.url
     if not url:
-        raise UsageError("Set PREFECT_API_URL to the Prefect server's address, for example http://127.0.0.1:4200/api")
+        raise UsageError(_NO_PREFECT)
     from cli.deployment import deploy  # noqa: PLC0415
 
     try:

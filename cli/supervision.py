@@ -8,22 +8,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 2.0
-_STOP_SECONDS = 20
 
 
 class Supervisor:
-    """Runs Python modules with `folder` as working directory and their output in `folder`/logs.
+    """Runs Python modules with `folder` as working directory.
 
-    They are terminated when this process dies. From `restart_exited` on it restarts any process that exits; a Prefect
-    worker, for one, exits when its server has been unreachable for about a minute.
+    Their output goes to files in `logs` or, without it, where that of this process goes. They are terminated when this
+    process dies. From `restart_exited` on it restarts any process that exits. One that has not exited `stop_seconds`
+    after it was told to is killed.
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self._folder, self._environment = folder, environment
+    def __init__(
+        self, folder: Path, environment: dict[str, str], logs: Path | None = None, stop_seconds: float = 20
+    ) -> None:
+        self._folder, self._environment, self._logs, self._stop_seconds = folder, environment, logs, stop_seconds
         self._commands: dict[str, tuple[str, ...]] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock, self._stopped = threading.Lock(), threading.Event()
@@ -32,6 +35,11 @@ class Supervisor:
     def __getitem__(self, name: str) -> subprocess.Popen[bytes]:
         """Return a supervised process."""
         return self._processes[name]
+
+    def runs(self, name: str) -> bool:
+        """Tell whether a process was started and has not exited."""
+        process = self._processes.get(name)
+        return process is not None and process.poll() is None
 
     def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
         """Run a module with its arguments; without any, with those of its last start."""
@@ -48,7 +56,8 @@ class Supervisor:
                 return
             time.sleep(0.2)
         log = self._log(name)
-        raise RuntimeError(f"{name} did not start; the end of {log}:\n{log.read_text()[-2000:]}")
+        end = f"the end of {log}:\n{log.read_text()[-2000:]}" if log else "its last lines, above, say why"
+        raise RuntimeError(f"{name} did not start; {end}")
 
     def restart_exited(self) -> None:
         """Restart any process that exits, from now on."""
@@ -65,7 +74,7 @@ class Supervisor:
             self._stopped.set()
         for name in reversed(self._commands):
             if name in self._processes:
-                _stop(self._processes[name])
+                self._stop(self._processes[name])
         if self._thread.is_alive():
             self._thread.join()  # last: the processes that it has started end with it
 
@@ -74,30 +83,30 @@ class Supervisor:
             with self._lock:
                 for name, process in self._processes.items():
                     if process.poll() is not None and not self._stopped.is_set():
-                        code, log = process.returncode, self._log(name)
+                        code, log = process.returncode, self._log(name) or "its lines above"
                         _logger.warning("%s exited with %s and is restarted: see %s", name, code, log)
                         self._processes[name] = self._run(name)
 
     def _run(self, name: str) -> subprocess.Popen[bytes]:
-        with self._log(name).open("ab") as log:
+        log = self._log(name)
+        with log.open("ab") if log else nullcontext() as output:
             return subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "cli.supervised", str(os.getpid()), *self._commands[name]],
                 cwd=self._folder,
                 env=self._environment,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
             )
 
-    def _log(self, name: str) -> Path:
-        return self._folder / "logs" / f"{name}.log"
+    def _log(self, name: str) -> Path | None:
+        return self._logs / f"{name}.log" if self._logs else None
 
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Terminate a process; kill it and its children if it has not exited in time."""
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    def _stop(self, process: subprocess.Popen[bytes]) -> None:
+        """Terminate a process; kill it and its children if it has not exited in time."""
+        process.terminate()
+        try:
+            process.wait(self._stop_seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

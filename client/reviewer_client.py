@@ -81,9 +81,13 @@ class ReviewerClient:
         """Return the text of a document, whose characters all offsets count."""
         return self._http.get(f"/documents/{document_id}/text").content.decode()
 
-    def extract(self, document_id: str) -> EntitiesResponse:
-        """Return what the served version finds; status 503 means that a long document is still being read."""
-        return self._send(EntitiesResponse, "GET", f"/documents/{document_id}/entities")
+    def extract(self, document_id: str, min_version: str | int | None = None) -> EntitiesResponse:
+        """Return what the served version finds; status 503 means that a long document is still being read.
+
+        With `min_version`, as a job's `live_version`, that version or a newer one finds it; status 409 says why not.
+        """
+        params = {"min_version": min_version} if min_version else {}
+        return self._send(EntitiesResponse, "GET", f"/documents/{document_id}/entities", params=params)
 
     def list_annotations(self, document_id: str) -> list[AnnotationPublic]:
         """Return a document's annotations in reading order."""

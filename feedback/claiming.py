@@ -97,6 +97,7 @@ def answer_jobs(session: Session, job_ids: Sequence[str], outcome: Outcome) -> N
     for job_id, document_ids in list_documents_by_job(session, job_ids).items():
         answer = outcome.restrict(document_ids) if document_ids else outcome
         session.exec(update(Job).where(col(Job.id) == job_id).values(outcome=answer))
+    session.exec(update(Job).where(col(Job.id).in_(changed)).values(answered_at=utc_now()))
     announce_run(session, changed, outcome)
 
 
@@ -144,6 +145,7 @@ def release_jobs(session: Session, run_id: str, reason: str) -> Sequence[Job]:
         if job.failures >= MAX_FAILURES and job.type != JobType.UNLEARNING:
             answer = f"{job.failures} runs failed, the last because: {reason}. The annotations are kept."
             job.outcome = Outcome(decision=Decision.FAILED, reason=answer, flow_run_id=run_id, decided_at=utc_now())
+            job.answered_at = utc_now()
             session.add(job)
     session.flush()
     return released
@@ -174,7 +176,8 @@ def cancel_jobs(session: Session, run_id: str) -> None:
     reason = "The run was cancelled in Prefect. The annotations are kept: send the feedback again to learn from them."
     outcome = Outcome(decision=Decision.CANCELLED, reason=reason, flow_run_id=run_id, decided_at=utc_now())
     of_run = (*_unanswered_by(run_id), WAITING)
-    session.exec(update(Job).where(*of_run).values(outcome=outcome, claiming_run_id=run_id))
+    answer = {"outcome": outcome, "answered_at": utc_now(), "claiming_run_id": run_id}
+    session.exec(update(Job).where(*of_run).values(answer))
 
 
 def is_rerun_by_hand(session: Session, job_id: str, flow_run_id: str) -> bool:

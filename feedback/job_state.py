@@ -49,6 +49,8 @@ def find_job_state(job: Job, runs: Mapping[str, RunState]) -> JobState:
     failures, reason = job.failures, job.last_failure
     if run:
         failures, reason = failures + 1, run.message
+    if not failures and job.lost_version:
+        return JobState(JobStatus.PENDING, f"It is taught again, since MLflow has lost version {job.lost_version}")
     if not failures:
         return JobState(JobStatus.PENDING, "No run was launched yet")
     failed = f"{failures} run{'s' * (failures != 1)} failed, the last because: {reason}"

@@ -2,10 +2,13 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from math import inf
 
 from sqlalchemy import Engine
+from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session
 
 from feedback.claiming import (
@@ -17,14 +20,17 @@ from feedback.claiming import (
 )
 from feedback.consolidation import find_due_consolidation
 from feedback.job_state import JobStatus, RunState
+from feedback.lost_versions import follow_mlflow
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits, utc_now
 from feedback.unlearning import is_being_handed_over
 from registry.database import translate_database_errors
 from registry.errors import UnavailableError
 from registry.jobs import UNLEARNINGS, get_snapshot, list_job_documents
+from registry.models import ModelRegistry
 
 _logger = logging.getLogger(__name__)
+_FOLLOW_SECONDS = 15.0  # between two looks at what MLflow knows
 _UNKNOWN_RUN = RunState(JobStatus.FAILED, "Prefect no longer knows the run")
 
 
@@ -37,9 +43,16 @@ class Launcher:
     """
 
     def __init__(
-        self, engine: Engine, prefect: PrefectRuns, limits: TimeLimits, clock: Callable[[], datetime] = utc_now
+        self,
+        engine: Engine,
+        prefect: PrefectRuns,
+        registry: ModelRegistry,
+        limits: TimeLimits,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._engine, self._prefect, self._limits, self._clock = engine, prefect, limits, clock
+        self.failed_runs = 0  # that this process has noticed
+        self._registry, self._followed_at = registry, -inf
         self._considered_snapshot: int | None = None
         self._woken, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
@@ -109,6 +122,19 @@ class Launcher:
                 self._prefect.start_consolidation(job)
             self._considered_snapshot = snapshot
 
+    def follow_mlflow(self) -> None:
+        """Have what MLflow has lost taught again; look every so many seconds.
+
+        Raises UnavailableError if MLflow or the database does not answer.
+        """
+        if time.monotonic() - self._followed_at < _FOLLOW_SECONDS:
+            return
+        self._followed_at = time.monotonic()
+        with translate_database_errors():
+            for done in follow_mlflow(sessionmaker(self._engine, class_=Session).begin, self._registry):
+                _logger.warning(done)
+                self.wake()
+
     def _settle_unlearning(self, session: Session, run_id: str, state: RunState) -> None:
         """Release the requests of a consolidation that has ended, unless it is being handed over."""
         if state.status == JobStatus.CANCELLED:
@@ -119,12 +145,14 @@ class Launcher:
             self._settle(session, run_id, state)
 
     def _release(self, session: Session, run_id: str, reason: str) -> None:
-        for job in release_jobs(session, run_id, reason):
+        released = release_jobs(session, run_id, reason)
+        for job in released:
             ids = {"job_id": job.id, "flow_run_id": run_id}
             _logger.warning("Run %s, failure %d of job %s: %s", run_id, job.failures, job.id, reason, extra=ids)
             job.paused_until = self._clock() + timedelta(seconds=self._limits.pause_before_launch(job.failures))
             session.add(job)
         session.commit()
+        self.failed_runs += bool(released)
 
     def _settle(self, session: Session, run_id: str, state: RunState) -> None:
         """Release or answer the jobs of a run that has ended without an answer; crash a run that has died."""
@@ -138,13 +166,13 @@ class Launcher:
 
     def _run(self) -> None:
         while not self._stopped:
-            try:
-                self.launch_waiting()
-                self.start_due_consolidation()
-            except UnavailableError as error:
-                _logger.warning("Waiting jobs will be launched later: %s", error)
-            except Exception:
-                _logger.exception("Launching the waiting jobs failed; the next attempt follows")
+            for step in (self.launch_waiting, self.start_due_consolidation, self.follow_mlflow):
+                try:
+                    step()
+                except UnavailableError as error:
+                    _logger.warning("Waiting jobs will be launched later: %s", error)
+                except Exception:
+                    _logger.exception("Launching the waiting jobs failed; the next attempt follows")
             self._woken.wait(self._limits.launch_seconds)
             self._woken.clear()
 

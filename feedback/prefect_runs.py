@@ -79,7 +79,7 @@ class PrefectRuns:
 
     @_needs_prefect
     def start(self, job: Job, document_ids: Sequence[str]) -> str:
-        """Start the deployment for a job and return the run's id, the same until the job's number of failures grows."""
+        """Start the deployment for a job and return the run's id, the same until it fails, or its version is lost."""
         documents = f"{len(document_ids)} document{'s' * (len(document_ids) != 1)}"
         name = f"{job.type.replace('_', ' ')} on {documents} by {job.triggered_by}"
         if job.type == JobType.CONSOLIDATION:
@@ -89,7 +89,7 @@ class PrefectRuns:
             self._get_deployment(self._settings.deployment).id,
             name=name,
             parameters={"request": request},
-            idempotency_key=f"{job.id} {job.failures}",
+            idempotency_key=f"{job.id} {job.failures}{f' after {job.lost_version}' if job.lost_version else ''}",
             tags=[job.type],
         )
         return str(run.id)

@@ -3,6 +3,7 @@
 from sqlmodel import Session, col, select
 
 from feedback.announcements import announce_jobs, announce_promotion
+from feedback.time_limits import utc_now
 from feedback.versions import FROM, find_newest_promoted, trace
 from registry.jobs import DECISION, MADE
 from registry.outcome import Decision
@@ -60,6 +61,8 @@ def _change_jobs(session: Session, version: str, by: str) -> tuple[list[str], li
 def _change(session: Session, job_id: str, decision: Decision, reason: str) -> None:
     job = session.get_one(Job, job_id)
     if job.outcome:
+        if job.outcome.decision == Decision.NOT_PROMOTED:  # it serves for the first time
+            job.answered_at = utc_now()
         reason += _BEFORE + job.outcome.reason.rsplit(_BEFORE, 1)[-1]
         job.outcome = job.outcome.model_copy(update={"decision": decision, "reason": reason})
         session.add(job)

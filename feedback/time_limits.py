@@ -25,6 +25,7 @@ class TimeLimits(BaseSettings):
     )
     launch_seconds: float = Field(5, gt=0, description="Interval of the launcher, which is also woken")
     first_pause_seconds: float = Field(2, gt=0, description="Pause before a job is launched again; doubles each time")
+    drain_seconds: float = Field(20, ge=0, description="Longest wait of a stopped worker for its runs to end")
     longest_pause_seconds: float = Field(300, gt=0, description="Longest pause between two launches of a job")
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from prefect import flow, get_run_logger, runtime
@@ -24,6 +25,7 @@ from feedback.claiming import (
     split_jobs,
 )
 from feedback.consolidation import Candidate, are_set_aside, describe_handover
+from feedback.lost_versions import find_highest_number, follow_mlflow
 from feedback.promotion import Comparison, Contestant, compare_models, decide, get_served
 from feedback.rollback import notice_promotion
 from feedback.screening import explain_objections, reads_well
@@ -148,8 +150,11 @@ def start_consolidation(flow_run_id: str, triggered_by: str) -> str:
 def load_annotations(flow_run_id: str, request: LearningRequest) -> TrainingSet:
     """Claim the waiting jobs; load what they teach, the latest annotations of their documents, and what is replayed.
 
-    First, what the champion has not learned is set aside, if somebody has moved its alias in MLflow.
+    First, what MLflow has lost is to be taught again, and what the champion has not learned is set aside, if somebody
+    has moved its alias in MLflow.
     """
+    for done in follow_mlflow(partial(open_session, get_settings()), ModelRegistry(get_settings())):
+        get_run_logger().warning(done)
     with open_session(get_settings()) as session:
         notice_promotion(session, ModelRegistry(get_settings()).find_alias())
         job_id = request.job_id
@@ -304,7 +309,9 @@ def register(flow_run_id: str, training_set: TrainingSet, challenger: Model | No
         mlflow_run_id=challenger.mlflow_run_id if challenger else None,
     )
     if outcome.challenger and outcome.mlflow_run_id:
-        version = ModelRegistry(get_settings()).register(outcome.mlflow_run_id, outcome)
+        with open_session(get_settings()) as session:
+            used = find_highest_number(session)
+        version = ModelRegistry(get_settings()).register(outcome.mlflow_run_id, outcome, above=used)
         outcome.challenger = outcome.challenger.model_copy(update={"version": version})
     return outcome
 

@@ -1,6 +1,7 @@
 """The audit log: who changed what, when, and the old values, written in the transaction of the change."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from pydantic_core import to_jsonable_python
@@ -50,6 +51,12 @@ def record_promotion(session: Session, version: str, champion: str | None, reaso
             reason=reason,
         )
     )
+
+
+def find_promotion(session: Session, version: str) -> datetime | None:
+    """Return when a person last promoted a version over the API, None if nobody did."""
+    query = select(AuditEntry.at).where(AuditEntry.entity_id == version, AuditEntry.action == AuditAction.PROMOTED)
+    return session.exec(query.order_by(col(AuditEntry.id).desc()).limit(1)).first()
 
 
 def delete_old_values(session: Session, document_id: str) -> None:

@@ -3,7 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,15 @@ def check_schema(connection: Connection) -> None:
     if found != needed:
         has = f"has revision {found}" if found else "has no tables"
         raise SchemaError(f"The database {has}, and this release needs {needed}: run `contract-feedback migrate`")
+
+
+def check_database(engine: Engine) -> None:
+    """Raise UnavailableError if the database does not answer, SchemaError if this release has yet to migrate it.
+
+    A later release may have migrated it while this process runs: the release before goes on until it is replaced.
+    """
+    with translate_database_errors(), engine.connect() as connection, suppress(NewerSchemaError):
+        check_schema(connection)
 
 
 def _find_revision(connection: Connection) -> str | None:

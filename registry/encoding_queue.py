@@ -61,13 +61,18 @@ class EncodingQueue:
             self._texts.append(text)
             self._changed.notify()
 
-    def encode(self, text: str, tagger: Tagger) -> None:
-        """Return when a text is encoded as this tagger needs it; encode as many at once as there are cores.
+    @property
+    def waiting(self) -> int:
+        """The number of texts that wait."""
+        return len(self._texts)
+
+    def encode(self, text: str, tagger: Tagger) -> bool:
+        """Return when a text is encoded as this tagger needs it, and whether that is new; use as many cores as exist.
 
         Raises UnavailableError for one that is long, and has it encoded next: a reader waits for it.
         """
         if tagger.cache_key(text) in self._cache:
-            return
+            return False
         if len(text) <= LONG_TEXT:
             with self._extractions:
                 tagger.represent(text, self._cache)
@@ -78,6 +83,7 @@ class EncodingQueue:
             raise UnavailableError(
                 f"This document of {len(text):,} characters is being read in the background: try again in a minute"
             )
+        return True
 
     def forget(self, text: str) -> None:
         """Delete what is cached of a text, whose document was deleted, and encode it no more.

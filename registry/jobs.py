@@ -14,7 +14,7 @@ from registry.outcome import LEARNED, Decision
 from registry.tables import Document, Job, JobDocument, JobType, ListedDocument
 
 MOST_DOCUMENTS = 10_000  # of a job: SQLite takes 32,766 values in a query, Prefect 512 KB of parameters
-DECISION = col(Job.outcome)["decision"].as_string()
+DECISION = col(Job.decision)
 MADE = col(Job.outcome)["challenger"]["version"].as_string()  # the version
 UNANSWERED = col(Job.outcome).is_(None)
 _IS_SET_ASIDE = or_(

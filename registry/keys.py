@@ -26,6 +26,7 @@ class Scope(StrEnum):
     READ = "read"
     ANNOTATE = "annotate"
     TRAIN = "train"
+    METRICS = "metrics"
     ADMIN = "admin"
 
 

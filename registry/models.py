@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import RunTag
+from mlflow.entities import Run, RunTag
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -91,6 +92,13 @@ def _is_outage(error: MlflowException | requests.RequestException) -> bool:
     return error.response is None or is_outage_status(error.response.status_code)
 
 
+class Champion(NamedTuple):
+    """The champion and the MLflow run that made it: another MLflow may have another version of the same number."""
+
+    version: str
+    mlflow_run_id: str
+
+
 class ModelRegistry:
     """The registered model of the settings; each method raises UnavailableError if MLflow does not answer."""
 
@@ -99,10 +107,15 @@ class ModelRegistry:
         self._client = MlflowClient(settings.mlflow_tracking_uri, settings.mlflow_tracking_uri)
         self._cache = build_model_cache(settings)
 
-    @_needs_mlflow()
     def find_champion(self) -> str | None:
         """Return the champion, None before the first; raises NoChampionError if it has lost its alias."""
-        champion = self.find_alias()
+        champion = self.find_champion_run()
+        return champion.version if champion else None
+
+    @_needs_mlflow()
+    def find_champion_run(self) -> Champion | None:
+        """Return the champion with its MLflow run as `find_champion` does."""
+        champion = self._find_alias()
         if champion is None and self._search(f"tags.{_PROMOTED_AT} != ''"):
             raise NoChampionError(
                 f"No version has the alias {CHAMPION!r} in MLflow: promote one with POST /models/{{version}}/promote"
@@ -112,11 +125,21 @@ class ModelRegistry:
     @_needs_mlflow()
     def find_alias(self) -> str | None:
         """Return the version with the alias of the champion, None if there is none."""
+        champion = self._find_alias()
+        return champion.version if champion else None
+
+    @_needs_mlflow()
+    def has_registered(self, version: str, run_id: str) -> bool:
+        """Tell whether a version was made by this run, as far as this MLflow knows; a person may have deleted it."""
         try:
-            return str(self._client.get_model_version_by_alias(self._name, CHAMPION).version)
+            return str(self._client.get_model_version(self._name, version).run_id) == run_id
         except MlflowException as error:
             _check_missing(error)
-            return None
+        try:
+            return _DECISION in self._client.get_run(run_id).data.tags
+        except MlflowException as error:
+            _check_missing(error)
+            return False
 
     @_needs_mlflow()
     def load_tagger(self, version: str) -> Tagger:
@@ -263,9 +286,12 @@ class ModelRegistry:
         return self._load_model(run_id, self._client.get_run(run_id).data.tags)
 
     @_needs_mlflow()
-    def register(self, run_id: str, outcome: Outcome) -> str:
-        """Register the model of an MLflow run with its comparison, unless it is registered; return the version."""
-        for existing in self._search(f"run_id = '{run_id}'"):
+    def register(self, run_id: str, outcome: Outcome, above: int = 0) -> str:
+        """Register the model of an MLflow run with its comparison, unless it is registered; return the version.
+
+        Its number is greater than `above`: if MLflow has lost versions, it would use their numbers again.
+        """
+        for existing in self._search(f"run_id = '{run_id}' and version_number > {above}"):
             return str(existing.version)
         log_comparison(self._client, run_id, outcome)
         self._ensure_registered_model()
@@ -273,20 +299,13 @@ class ModelRegistry:
         tags = run.data.tags
         promoted = outcome.decision == Decision.PROMOTED
         decision = "promoted" if promoted else "not promoted"
-        created = self._client.create_model_version(
-            self._name,
-            f"{run.info.artifact_uri}/{_SERVED}",  # MLflow's page of a version reads no source of the form runs:/
-            run_id,
-            tags={
-                _DECISION: decision,
-                _FLOW_RUN: outcome.flow_run_id,
-                _TRAINING_DOCUMENTS: str(len(outcome.training_documents)),
-            }
-            | {name: tags[name] for name in ("parent_version", *_SHA256.values())}
-            | _build_scores_tag(outcome.challenger),
-            description=outcome.reason,
-        )
-        version = str(created.version)
+        of_version = {
+            _DECISION: decision,
+            _FLOW_RUN: outcome.flow_run_id,
+            _TRAINING_DOCUMENTS: str(len(outcome.training_documents)),
+        }
+        of_version |= {name: tags[name] for name in ("parent_version", *_SHA256.values())}
+        version = self._create_version(run, of_version | _build_scores_tag(outcome.challenger), outcome.reason, above)
         self._client.set_registered_model_alias(self._name, CHALLENGER, version)
         count = len(outcome.training_documents)
         learned = "consolidation" if _SNAPSHOT in tags else f"trained on {count} document{'s' * (count != 1)}"
@@ -330,10 +349,27 @@ class ModelRegistry:
         view = {"mlflow.experimentKind": "custom_model_development"}
         return str(self._client.create_experiment(self._name, tags=view))
 
+    def _find_alias(self) -> Champion | None:
+        try:
+            found = self._client.get_model_version_by_alias(self._name, CHAMPION)
+        except MlflowException as error:
+            _check_missing(error)
+            return None
+        return Champion(str(found.version), str(found.run_id))
+
     def _search(self, condition: str, limit: int = 1) -> list[MlflowVersion]:
         """Return the newest versions that meet a condition, newest first."""
         query = f"name = '{self._name}' and {condition}"
         return list(self._client.search_model_versions(query, limit, ["version_number DESC"]))
+
+    def _create_version(self, run: Run, tags: dict[str, str], description: str, above: int) -> str:
+        """Create a version of an MLflow run: MLflow uses no number twice, also if it is deleted."""
+        source = f"{run.info.artifact_uri}/{_SERVED}"  # MLflow's page of a version reads no source of the form runs:/
+        while True:
+            created = self._client.create_model_version(self._name, source, run.info.run_id, tags, None, description)
+            if int(created.version) > above:
+                return str(created.version)
+            self._client.delete_model_version(self._name, created.version)
 
     def _ensure_registered_model(self) -> None:
         try:

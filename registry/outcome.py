@@ -121,6 +121,11 @@ class Outcome(BaseModel):
     training_documents: list[str] = Field(default_factory=list, description="Documents of the job that the run learned")
     mlflow_run_id: str | None = None
 
+    @property
+    def live_version(self) -> str | None:
+        """The version that learned the job, None if none did, or if a person has gone back to before it."""
+        return self.challenger.version if self.challenger and self.decision == Decision.PROMOTED else None
+
     def restrict(self, document_ids: Collection[str]) -> "Outcome":
         """Return the answer to a job with these documents, of a run that learned others, too."""
         effect = self.effect

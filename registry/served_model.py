@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from embeddinggemma_feasibility.tagger import Tagger
 from registry.errors import ContractFeedbackError, UnavailableError
-from registry.models import ModelRegistry
+from registry.models import Champion, ModelRegistry
 
 _PAUSE_SECONDS = 5.0
 
@@ -22,9 +22,14 @@ class LoadedModel:
     `warning` says why it may not be the champion, None if it is.
     """
 
-    version: str
+    champion: Champion
     tagger: Tagger
     warning: str | None = None
+
+    @property
+    def version(self) -> str:
+        """The number of the version."""
+        return self.champion.version
 
 
 class ServedModel:
@@ -84,20 +89,20 @@ class ServedModel:
     def _is_current(self) -> bool:
         """Tell whether the champion is loaded; if MLflow does not answer, what is loaded serves."""
         try:
-            return self._loaded is not None and self._loaded.version == self._registry.find_champion()
+            return self._loaded is not None and self._loaded.champion == self._registry.find_champion_run()
         except UnavailableError as error:
             self._pause(error)
             return True
 
     def _update(self) -> None:
         try:
-            champion = self._registry.find_champion()
+            champion = self._registry.find_champion_run()
             if champion is None:  # before the first version, or since what is left teaches none
                 self._loaded = None
-            elif self._loaded and self._loaded.version == champion:
+            elif self._loaded and self._loaded.champion == champion:
                 self._loaded = replace(self._loaded, warning=None)
             else:
-                self._loaded = LoadedModel(champion, self._registry.load_tagger(champion))
+                self._loaded = LoadedModel(champion, self._registry.load_tagger(champion.version))
             self._error = None
         except ContractFeedbackError as error:
             self._pause(error)

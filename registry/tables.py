@@ -12,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
+    Computed,
     DateTime,
     Index,
     Integer,
@@ -182,6 +183,8 @@ class JobType(StrEnum):
 
 
 _UNANSWERED = text("outcome IS NULL")
+_CONTRADICTED = text("contradiction IS NOT NULL")
+_decision = Column("decision", String, Computed("outcome ->> 'decision'"), nullable=True)
 _number = Column(
     "number", Integer, nullable=False, index=True, default=text("(SELECT coalesce(max(number), 0) + 1 FROM job)")
 )
@@ -194,7 +197,10 @@ class Job(SQLModel, table=True):
     `feedback/job_state.py` combines both.
     """
 
-    __table_args__ = (Index("ix_job_unanswered", "number", sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED),)
+    __table_args__ = (
+        Index("ix_job_unanswered", "number", sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED),
+        Index("ix_job_decision", "type", "decision", "created_at", "answered_at"),  # all that the metrics read
+    )
     model_config = ConfigDict(ignored_types=(hybrid_property,))  # type: ignore[assignment]
 
     id: str = Field(default_factory=_new_id, primary_key=True)
@@ -219,6 +225,10 @@ class Job(SQLModel, table=True):
         default=None, sa_type=UtcDateTime, description="No run is launched for this job before"
     )
     outcome: Outcome | None = Field(default=None, sa_column=Column(ModelColumn(Outcome)), description="The answer")
+    decision: str | None = Field(default=None, sa_column=_decision, description="The outcome's, kept by the database")
+    answered_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="When the answer was stored; a promoted version serves by then"
+    )
     insisted_by: str | None = Field(
         default=None, description="Who has it taught though it contradicts what was learned, or makes the model worse"
     )
@@ -232,6 +242,9 @@ class Job(SQLModel, table=True):
     candidate_withdrawals: int | None = Field(
         default=None,
         description="All jobs of the type `unlearning` up to this number were stored before those documents were read",
+    )
+    lost_version: int | None = Field(
+        default=None, description="The version that a run had made for this job, and that MLflow has lost"
     )
 
     @hybrid_property
@@ -284,6 +297,10 @@ class Lesson(BaseModel):
 
 class JobDocument(SQLModel, table=True):
     """A document of a job, and what the job teaches of it: later runs learn that again, whatever is annotated since."""
+
+    __table_args__ = (
+        Index("ix_jobdocument_contradicted", "job_id", sqlite_where=_CONTRADICTED, postgresql_where=_CONTRADICTED),
+    )
 
     job_id: str = _foreign_key("job.id", primary_key=True)
     document_id: str = _foreign_key("document.id", primary_key=True)

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import NamedTuple
 
 from sqlalchemy import Engine
@@ -69,6 +70,8 @@ class Uncertainty:
         version, to_read = "", deque[_Waiting]()
         while not self._stopped.wait(_ROUND_SECONDS):
             try:
+                with suppress(UnavailableError):
+                    self._served.get()  # loads a new champion, though nobody extracts
                 model = self._served.loaded
                 if model and model.version != version:
                     version, to_read = model.version, self._list_to_read(model.version)

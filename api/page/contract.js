@@ -49,7 +49,7 @@ class ContractView {
     this.types = this.colours.sort(types);
     this.review = new Review(description.id, text, askWhoseToKeep);
     this.review.addEventListener("change", () => this.#draw());
-    this.teaching = new TeachPanel(description.id, guarded(() => this.#showLearned()));
+    this.teaching = new TeachPanel(description.id, guarded((job) => this.#showLearned(job)));
     this.surfacePlace = h("div", { class: "place" });
     this.chooserPlace = h("div", { class: "choosing" });
     this.list = h("div", { class: "entities" });
@@ -130,23 +130,25 @@ class ContractView {
   }
 
   /** Ask for suggestions, and again while there is no answer: a long document is read in the background. */
-  async #suggest() {
+  async #suggest(minVersion) {
     try {
-      const { model_version: version, warning } = await this.review.suggest();
+      const { model_version: version, warning } = await this.review.suggest(minVersion);
       this.#showHint(version ? warning && quote(warning) : t("noModelYet"));
       this.isRead = true;
       this.#draw();
     } catch (error) {
       if (this.isClosed) return;
+      if (error.status === 409) return this.#suggest(); // somebody has gone back to an earlier version meanwhile
       if (error.status !== 503) throw error;
       this.#showHint(quote(error.message));
-      setTimeout(guarded(() => this.isClosed || this.#suggest()), 3000);
+      setTimeout(guarded(() => this.isClosed || this.#suggest(minVersion)), 3000);
     }
   }
 
-  #showLearned() {
+  /** Show what the version suggests that learned a job, though another process of the API may answer. */
+  #showLearned({ live_version: version }) {
     this.#showHint(null);
-    return this.#suggest();
+    return this.#suggest(version);
   }
 
   #showHint(hint) {

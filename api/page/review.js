@@ -59,9 +59,10 @@ export class Review extends EventTarget {
     if (changed) this.#tell();
   }
 
-  /** Read what the model suggests; return the answer. */
-  async suggest() {
-    const answer = await request(`documents/${this.documentId}/entities`);
+  /** Read what the model suggests, by a version or a newer one if it is given; return the answer. */
+  async suggest(version) {
+    const query = version ? `?min_version=${version}` : "";
+    const answer = await request(`documents/${this.documentId}/entities${query}`);
     this.entities = answer.entities;
     this.#tell();
     return answer;

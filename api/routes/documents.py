@@ -1,4 +1,4 @@
-"""Documents: upload, list, read, delete, extract."""
+"""Documents: upload, list, read, delete."""
 
 from typing import Annotated
 
@@ -9,12 +9,10 @@ from sqlmodel import Session, and_, true
 from api.authentication import GuardedRoute
 from api.dependencies import AnnotatorDep, LimitDep, OffsetDep, ReaderDep, ReadingDep, ServicesDep, SessionDep
 from api.document_responses import build_document_response, build_document_responses
-from api.documents import add_document, extract
+from api.documents import add_document
 from api.errors import document_errors
-from api.locations import build_locator
-from api.schemas import DocumentPublic, EntitiesResponse, EntityPublic, Page
+from api.schemas import DocumentPublic, Page
 from api.services import Services
-from embeddinggemma_feasibility.annotation_data import Entity
 from feedback import unlearning
 from registry.documents import get_document
 from registry.errors import TooLargeError
@@ -123,35 +121,6 @@ def delete_document(document_id: Text, session: SessionDep, services: ServicesDe
     services.store.delete(document_id)  # last: if the commit fails, as on a full disk, nothing is lost
 
 
-@router.get("/{document_id}/entities", responses=document_errors(404, 410))
-def extract_entities(document_id: Text, session: SessionDep, services: ServicesDep, _: ReaderDep) -> EntitiesResponse:
-    """Extract the document's entities with the current model; before the first feedback there are none.
-
-    A document of more than 100,000 characters is read in the background: until then, the answer is 503.
-    """
-    document = get_document(session, document_id)
-    model = services.served.get()
-    if model is None:
-        return EntitiesResponse(document_id=document_id, model_version=None, entities=[])
-    found = _add_locations(document, extract(session, services, document, model), services)
-    return EntitiesResponse(document_id=document_id, model_version=model.version, warning=model.warning, entities=found)
-
-
 def _clean_filename(filename: str | None) -> str:
     """Return a name that every database can store."""
     return (filename or "").encode(errors="replace").decode().replace("\0", "")[:255] or "unnamed"
-
-
-def _add_locations(document: Document, entities: list[Entity], services: Services) -> list[EntityPublic]:
-    locate = build_locator(document, services)
-    return [
-        EntityPublic(
-            type=entity.type,
-            value=entity.value,
-            start=entity.start,
-            end=entity.end,
-            confidence=entity.confidence,
-            location=locate(entity.start, entity.end),
-        )
-        for entity in entities
-    ]

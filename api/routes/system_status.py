@@ -11,6 +11,7 @@ from api.authentication import GuardedRoute
 from api.dependencies import ReaderDep, ServicesDep
 from api.schemas import ComponentStatus, SystemStatus
 from api.services import Services
+from feedback.lost_versions import describe_loss
 from registry.database import translate_database_errors
 from registry.errors import UnavailableError
 
@@ -52,6 +53,9 @@ def _check_database(services: Services) -> None:
 
 
 def _check_mlflow(services: Services) -> None:
+    with translate_database_errors(), Session(services.engine) as session:
+        if loss := describe_loss(session, services.models):
+            raise UnavailableError(loss)
     services.models.find_alias()
 
 

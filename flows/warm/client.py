@@ -13,6 +13,7 @@ import sys
 from types import FrameType
 
 SOCKET_VARIABLE = "CONTRACT_FEEDBACK_WARM_SOCKET"
+STATUS_VARIABLE = "CONTRACT_FEEDBACK_WORKER_STATUS"
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ time.sleep(60)
 
 def test_process_that_exits_is_restarted_unless_it_was_released(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    processes = Supervisor(tmp_path, dict(os.environ))
+    processes = Supervisor(tmp_path, dict(os.environ), tmp_path / "logs")
     first = {name: processes.start(name, "http.server", "0") for name in ("supervised", "released")}
     processes.restart_exited()
     try:
@@ -32,7 +32,6 @@ def test_process_that_exits_is_restarted_unless_it_was_released(tmp_path: Path) 
 
 
 def test_supervised_process_does_not_outlive_its_supervisor(tmp_path: Path) -> None:
-    (tmp_path / "logs").mkdir()
     command = [sys.executable, "-c", SUPERVISE]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as supervisor:
         assert supervisor.stdout

@@ -5,6 +5,7 @@ from sqlalchemy import Engine
 from feedback.launcher import Launcher
 from feedback.prefect_runs import PrefectRuns
 from feedback.time_limits import TimeLimits
+from registry.models import ModelRegistry
 from registry.settings import Settings
 
 
@@ -12,4 +13,4 @@ from registry.settings import Settings
 def prefect_away(engine: Engine, settings: Settings) -> Launcher:
     """A launcher whose Prefect does not answer."""
     prefect = PrefectRuns(SyncPrefectClient("http://127.0.0.1:9/api"), settings, TimeLimits())
-    return Launcher(engine, prefect, TimeLimits())
+    return Launcher(engine, prefect, ModelRegistry(settings), TimeLimits())

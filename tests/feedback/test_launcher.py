@@ -23,6 +23,7 @@ from feedback.time_limits import TimeLimits
 from feedback.unlearning import claim_unlearnings, delete_document
 from registry.errors import UnavailableError
 from registry.jobs import add_job, get_snapshot, list_job_documents
+from registry.models import ModelRegistry
 from registry.outcome import Decision
 from registry.settings import Settings
 from registry.tables import Document, Job, JobType
@@ -76,8 +77,8 @@ def prefect(server: SyncPrefectClient, unattended: Settings, clock: Clock) -> Pr
 
 
 @pytest.fixture
-def launcher(engine: Engine, prefect: PrefectRuns, clock: Clock) -> Launcher:
-    return Launcher(engine, prefect, LIMITS, clock.utc)
+def launcher(engine: Engine, prefect: PrefectRuns, unattended: Settings, clock: Clock) -> Launcher:
+    return Launcher(engine, prefect, ModelRegistry(unattended), LIMITS, clock.utc)
 
 
 @pytest.fixture
@@ -197,10 +198,11 @@ def test_job_whose_runs_always_fail_is_launched_as_often_and_answered_as_late_by
     prefect: PrefectRuns,
     server: SyncPrefectClient,
     clock: Clock,
+    unattended: Settings,
     launcher_count: int,
 ) -> None:
     limits = TimeLimits(longest_pause_seconds=30)
-    launchers = [Launcher(engine, prefect, limits, clock.utc) for _ in range(launcher_count)]
+    launchers = [Launcher(engine, prefect, ModelRegistry(unattended), limits, clock.utc) for _ in range(launcher_count)]
     job = trigger_model_feedback(session, launchers[0], add_document(session), [marked("Bell")])
     began, runs = clock.utc(), set()
     while not job.outcome:
@@ -291,13 +293,13 @@ def read_consolidations(prefect: PrefectRuns) -> list[UUID]:
 
 
 def test_consolidation_starts_once_when_enough_is_new_though_two_launchers_look(
-    session: Session, engine: Engine, launcher: Launcher, prefect: PrefectRuns, clock: Clock
+    session: Session, engine: Engine, launcher: Launcher, prefect: PrefectRuns, unattended: Settings, clock: Clock
 ) -> None:
     learn(session, 19)
     launcher.start_due_consolidation()
     assert read_consolidations(prefect) == []
     learn(session, 1)
-    other = Launcher(engine, prefect, LIMITS, clock.utc)
+    other = Launcher(engine, prefect, ModelRegistry(unattended), LIMITS, clock.utc)
     for each in (launcher, other, launcher):
         each.start_due_consolidation()
     assert len(read_consolidations(prefect)) == 1
@@ -368,10 +370,10 @@ def look(session: Session, launcher: Launcher, request: Job) -> UUID | None:
 
 
 def test_consolidation_is_started_once_for_what_is_to_be_unlearned_and_feedback_does_not_wait_for_it(
-    session: Session, engine: Engine, launcher: Launcher, prefect: PrefectRuns, clock: Clock
+    session: Session, engine: Engine, launcher: Launcher, prefect: PrefectRuns, unattended: Settings, clock: Clock
 ) -> None:
     requests = [request_unlearning(session, name) for name in "ab"]
-    for each in (launcher, Launcher(engine, prefect, LIMITS, clock.utc)):
+    for each in (launcher, Launcher(engine, prefect, ModelRegistry(unattended), LIMITS, clock.utc)):
         run_id = look(session, each, requests[0])
     assert read_consolidations(prefect) == [run_id]
     assert look(session, launcher, requests[1]) is None, "the run under way claims it"

@@ -117,7 +117,7 @@ def test_request_asks_an_mlflow_that_does_not_answer_once(
         asked.append(True)
         raise UnavailableError("MLflow does not answer")
 
-    monkeypatch.setattr(registry, "find_champion", miss)
+    monkeypatch.setattr(registry, "find_champion_run", miss)
     found = served.get()
     assert found
     assert found.warning
