@@ -36,7 +36,7 @@ _DEFAULTS: dict[str, Any] = {"volumes": [], "command": [], "environment": {}, "d
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*)|:\?)?\}")
 _POSTGRESQL_DATA, _AS_NOBODY = "var/lib/postgresql/data", "setpriv --reuid=nobody --clear-groups"
 _UNITS = {"s": 1, "m": 60}
-_START_SECONDS, _TICK_SECONDS = 180, 0.5
+_START_SECONDS, _TICK_SECONDS = 300, 0.5
 
 
 def find_obstacle() -> str | None:
@@ -152,7 +152,9 @@ class Machine:
         return text
 
     def _add_files(self) -> None:
-        """Create the folders of this machine, and copy the files that are mounted."""
+        """Create the folders of this machine, and copy the files that are mounted, unless it has them."""
+        if self.folder.exists():
+            return
         (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
         for target, source in self._mounts.items():
             file, here = DEPLOY / source, Path(f"{self.folder}{target}")

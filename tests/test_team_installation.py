@@ -256,7 +256,7 @@ def copy_release(folder: Path) -> Path:
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "{before}-more", "{before}", None, None
+revision, down_revision, branch_labels, depends_on = "{before}_more", "{before}", None, None
 
 
 def upgrade() -> None:
