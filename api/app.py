@@ -42,7 +42,7 @@ from feedback.time_limits import TimeLimits
 from feedback.webhook_sender import WebhookSender
 from intake.page_images import PageImages
 from registry.cache import build_representation_cache
-from registry.database import MAX_CONNECTIONS, build_engine, check_database, migrate
+from registry.database import build_engine, check_database, migrate
 from registry.document_store import DocumentStore
 from registry.encoding_queue import EncodingQueue
 from registry.models import ModelRegistry
@@ -122,9 +122,9 @@ async def _lifespan(app: FastAPI, settings: Settings, counted: Metrics) -> Async
             stream_limit=StreamLimit(_MOST_STREAMS_OF_KEY, _MOST_STREAMS),
             metrics=counted,
             database=Inquiry("The database", lambda: check_database(engine), _DATABASE_SECONDS),
-            request_slots=Semaphore(MAX_CONNECTIONS),
+            request_slots=Semaphore(settings.database_connections),
             reading_slots=Semaphore(cores),
-            caller_slots=defaultdict(lambda: Semaphore(MAX_CONNECTIONS // 5)),
+            caller_slots=defaultdict(lambda: Semaphore(settings.database_connections // 5)),
             caller_reading_slots=defaultdict(lambda: Semaphore(max(1, cores - 1))),
             version_waits=VersionWaits(served, registry),
         )

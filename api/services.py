@@ -60,7 +60,7 @@ class StreamLimit:
             (self._open.total(), self._most, ""),
         ):
             if count >= most:
-                full = f"{most} streams of events, or waits for a version, are open{kind}, and no more may be"
+                full = f"{most} streams of events are open{kind}, and no more may be"
                 raise TooManyError(f"{full}: close some, or ask GET /jobs/{{id}} now and then")
         self._open[key_id] += 1
         try:

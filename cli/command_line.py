@@ -23,11 +23,13 @@ from api.loopback import is_loopback
 from cli import client_commands, exchange_commands
 from cli.environment import PACKAGED, read_installation_variables
 from cli.installation import DEFAULT_PORTS, LOOPBACK, Ports, Stack, run_stack
+from cli.pool_type import PoolType
+from cli.settings_table import build_settings_table
 from cli.usage import UsageError
 from cli.worker import run_worker
 from registry.audit import set_principal
 from registry.database import migrate_database, open_session
-from registry.errors import ContractFeedbackError, SchemaError
+from registry.errors import ContractFeedbackError, SchemaError, explain_outage
 from registry.keys import Scope, add_key, has_keys, list_keys, revoke_key
 from registry.logs import configure_logging
 from registry.settings import get_settings
@@ -120,7 +122,7 @@ def migrate(
         typer.echo(error, err=True)
         raise typer.Exit(1) from error
     except ContractFeedbackError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(explain_outage(error)) from error
 
 
 @app.command()
@@ -138,20 +140,36 @@ def worker(
 
 
 @app.command("deploy")
-def deploy_to_prefect() -> None:
-    """Create or update work pool, deployment and automations on the Prefect server at PREFECT_API_URL. Repeatable."""
+def deploy_to_prefect(
+    work_pool: Annotated[
+        str | None, typer.Option(help="Name of the work pool. Default: CONTRACT_FEEDBACK_WORK_POOL, which workers read")
+    ] = None,
+    kind: Annotated[PoolType, typer.Option("--type", help="Where runs take place")] = PoolType.PROCESS,
+    image: Annotated[str, typer.Option(help="Image of the containers of runs, with contract-feedback installed")] = "",
+) -> None:
+    """Create or update work pool, deployments and automations on the Prefect server at PREFECT_API_URL. Repeatable."""
     from prefect.settings import get_current_settings  # noqa: PLC0415  (the module's docstring)
 
     url = get_current_settings().api.url
     if not url:
         raise UsageError(_NO_PREFECT)
+    if not image and kind != PoolType.PROCESS:
+        raise UsageError(f"Runs of the type {kind.value} need --image, the image of their containers")
     from cli.deployment import deploy  # noqa: PLC0415
 
     try:
-        deploy()
+        deploy(work_pool, kind, image)
     except httpx.HTTPError as error:
         raise UsageError(f"Prefect at {url} refuses or does not answer: {error}") from error
+    except RuntimeError as error:
+        raise UsageError(str(error)) from error
     typer.echo(f"Deployed to {url}")
+
+
+@app.command("settings")
+def print_settings() -> None:
+    """Print a Markdown table of all settings: environment variable, default, description."""
+    typer.echo(build_settings_table())
 
 
 @app.command()
@@ -230,7 +248,7 @@ def _open_database() -> Iterator[Session]:
             set_principal(session, "command line")
             yield session
     except ContractFeedbackError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(explain_outage(error)) from error
 
 
 if __name__ == "__main__":

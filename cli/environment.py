@@ -12,11 +12,15 @@ from dotenv import dotenv_values
 PACKAGED = "packaged"  # embeddinggemma_feasibility.encoders has it, too, but imports torch
 
 
+def read_installation_file() -> dict[str, str]:
+    """Return the variables of `installation.env`; one that is set in this process has its value there."""
+    variables = dotenv_values(stream=StringIO((files("cli") / "installation.env").read_text()))
+    return {name: os.environ.get(name, value) for name, value in variables.items() if value is not None}
+
+
 def read_installation_variables() -> dict[str, str]:
     """Return the variables of `installation.env` that are not set in this process."""
-    text = (files("cli") / "installation.env").read_text()
-    variables = dotenv_values(stream=StringIO(text))
-    return {name: value for name, value in variables.items() if value is not None and name not in os.environ}
+    return {name: value for name, value in read_installation_file().items() if name not in os.environ}
 
 
 def build_environment(

@@ -17,7 +17,7 @@ from cli.supervision import Supervisor
 from feedback.time_limits import TimeLimits
 from flows.warm.client import SOCKET_VARIABLE, STATUS_VARIABLE
 from registry.database import open_session
-from registry.errors import ContractFeedbackError, NewerSchemaError
+from registry.errors import ContractFeedbackError, NewerSchemaError, explain_outage
 from registry.settings import get_settings
 
 PARENT, WORKER = ("runs", "flows.warm.parent"), ("worker", "flows.warm.worker")
@@ -103,7 +103,7 @@ class _Unit:
             except ContractFeedbackError as error:
                 if self._reason != str(error):
                     self._reason = str(error)
-                    _logger.warning("The worker waits: %s", error)
+                    _logger.warning("The worker waits: %s", explain_outage(error))
             time.sleep(_POLL_SECONDS)
 
     def _accepts(self) -> bool:

@@ -44,7 +44,7 @@ def follow_mlflow(open_session: OpenSession, registry: ModelRegistry) -> list[st
     may be repeated at any point, and several processes may do it at once.
     """
     with open_session() as session:
-        newest = find_newest_made(session)
+        newest = _find_newest_made(session)
         lost = _list_lost(session, registry) if newest and not _is_known(registry, newest) else []
     champion = registry.find_alias()
     with open_session() as session:
@@ -60,7 +60,7 @@ def follow_mlflow(open_session: OpenSession, registry: ModelRegistry) -> list[st
 
 def describe_loss(session: Session, registry: ModelRegistry) -> str | None:
     """Say what MLflow has lost that is not taught again yet, None if that is nothing."""
-    newest = find_newest_made(session)
+    newest = _find_newest_made(session)
     if newest and not _is_known(registry, newest):
         made = f" of {datetime.fromisoformat(newest.decided_at):%Y-%m-%d %H:%M} UTC" if newest.decided_at else ""
         return (
@@ -74,11 +74,11 @@ def describe_loss(session: Session, registry: ModelRegistry) -> str | None:
     jobs = "1 job is" if len(lost) == 1 else f"{len(lost)} jobs are"
     return (
         f"MLflow was restored from a back-up, or emptied, and lost versions up to {max(each or 0 for each in lost)}. "
-        f"{jobs} taught again, as GET /jobs shows; the champion serves meanwhile"
+        f"{jobs} taught again, as GET /jobs shows; what MLflow has serves meanwhile"
     )
 
 
-def find_newest_made(session: Session) -> MadeVersion | None:
+def _find_newest_made(session: Session) -> MadeVersion | None:
     """Return the newest version that the database knows with its MLflow run, None if there is none."""
     query = _select_made().order_by(col(Job.number).desc()).limit(_LATEST)
     return max(_read(session, query), key=lambda made: made.number, default=None)
@@ -86,7 +86,7 @@ def find_newest_made(session: Session) -> MadeVersion | None:
 
 def find_highest_number(session: Session) -> int:
     """Return the highest number of a version that the database knows, lost ones included; 0 if there is none."""
-    newest, lost = find_newest_made(session), session.exec(select(func.max(Job.lost_version))).one()
+    newest, lost = _find_newest_made(session), session.exec(select(func.max(Job.lost_version))).one()
     return max(newest.number if newest else 0, lost or 0)
 
 

@@ -15,18 +15,42 @@ class TimeLimits(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CONTRACT_FEEDBACK_", frozen=True)
 
-    heartbeat_seconds: int = Field(30, ge=30, description="Interval of a run's heartbeats; Prefect allows 30 or more")
-    silence_seconds: int = Field(45, gt=0, description="A running run without a heartbeat for this long is crashed")
-    start_seconds: int = Field(90, gt=0, description="A run that a worker has taken must begin within this time")
+    heartbeat_seconds: int = Field(
+        30, ge=30, description="Interval of a run's heartbeats, in seconds; Prefect allows 30 or more"
+    )
+    silence_seconds: int = Field(
+        45,
+        gt=0,
+        description="A run without a heartbeat for this long has died, and is crashed. Run `contract-feedback deploy` "
+        "after a change",
+    )
+    start_seconds: int = Field(
+        90,
+        gt=0,
+        description="A run that a worker has taken must begin within this time; a container whose image must be pulled "
+        "needs more. Run `contract-feedback deploy` after a change",
+    )
     missed_event_seconds: float = Field(
         300,
         gt=0,
-        description="A run without any event for this long is crashed by the launcher itself",
+        description="A run without any event for this long is crashed by the API itself: Prefect may lose the events "
+        "by which it notices",
     )
-    launch_seconds: float = Field(5, gt=0, description="Interval of the launcher, which is also woken")
-    first_pause_seconds: float = Field(2, gt=0, description="Pause before a job is launched again; doubles each time")
-    drain_seconds: float = Field(20, ge=0, description="Longest wait of a stopped worker for its runs to end")
-    longest_pause_seconds: float = Field(300, gt=0, description="Longest pause between two launches of a job")
+    launch_seconds: float = Field(
+        5, gt=0, description="How often the API looks for jobs to launch; feedback also wakes it at once"
+    )
+    first_pause_seconds: float = Field(
+        2, gt=0, description="Pause before a job whose run failed is launched again; it doubles each time"
+    )
+    longest_pause_seconds: float = Field(
+        300, gt=0, description="Longest pause between two launches of a job. After 20 it is answered as failed"
+    )
+    drain_seconds: float = Field(
+        20,
+        ge=0,
+        description="Longest wait of a stopped worker for its runs to end; one that is cut off is launched again. "
+        "Feedback takes 2 to 6 seconds. What stops the worker must wait 10 seconds longer before it kills it",
+    )
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:

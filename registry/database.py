@@ -20,7 +20,7 @@ import registry.listed_documents  # noqa: F401  (its events keep the list of doc
 from registry.errors import ConflictError, NewerSchemaError, SchemaError, build_outage_error
 from registry.settings import Settings
 
-MAX_CONNECTIONS = 40  # as many as FastAPI has threads for requests
+_FOR_THREADS = 10  # connections above the pool's size, for what an API does beside requests
 _WAL_SECONDS = 5
 _WAIT_FOR_OTHER_MIGRATIONS = {
     "postgresql": "SELECT pg_advisory_xact_lock(7236941)",
@@ -30,12 +30,13 @@ _WAIT_FOR_OTHER_MIGRATIONS = {
 
 def build_engine(settings: Settings) -> Engine:
     """Return an engine for the settings' database, whose errors show no values; the caller must dispose of it."""
-    url = make_url(settings.database_url.get_secret_value())
+    url, size = make_url(settings.database_url.get_secret_value()), settings.database_connections
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, hide_parameters=True, pool_size=MAX_CONNECTIONS, pool_pre_ping=True)
+        return create_engine(url, hide_parameters=True, pool_size=size, max_overflow=_FOR_THREADS, pool_pre_ping=True)
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, hide_parameters=True, pool_size=MAX_CONNECTIONS, connect_args={"timeout": 30})
+    options = {"pool_size": size, "max_overflow": _FOR_THREADS, "connect_args": {"timeout": 30}}
+    engine = create_engine(url, hide_parameters=True, **options)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "checkin", _roll_back_failed_commit)
     return engine

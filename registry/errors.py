@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 
 import httpx
+
+_REFUSALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
 class ContractFeedbackError(Exception):
@@ -108,14 +111,24 @@ class NoChampionError(UnavailableError):
     """There are versions that were champions, and none is now."""
 
 
-def build_outage_error(service: str) -> UnavailableError:
-    """Return the error for a service that does not answer."""
+def build_outage_error(service: str, status: int | None = None) -> UnavailableError:
+    """Return the error for a service that does not answer, or that answers with an HTTP status that is an outage."""
+    if status in _REFUSALS:
+        return UnavailableError(
+            f"{service} refuses our user or password (HTTP {status}): correct them in the environment of this process"
+        )
     return UnavailableError(f"{service} does not answer; try again when GET /system-status shows it alive")
+
+
+def explain_outage(error: ContractFeedbackError) -> str:
+    """Return the message with its cause, for those who operate the installation: it may name addresses."""
+    cause = getattr(error.__cause__, "orig", error.__cause__)
+    return f"{error} ({str(cause).strip()})" if cause else str(error)
 
 
 def is_outage_status(status: int) -> bool:
     """Tell whether an HTTP status means that a server does not work, or refuses our password, at the moment."""
-    return status >= 500 or status in {401, 403, 429}
+    return status >= 500 or status == HTTPStatus.TOO_MANY_REQUESTS or status in _REFUSALS
 
 
 @contextmanager
@@ -124,6 +137,7 @@ def translate_http_errors(service: str) -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError as error:
-        if isinstance(error, httpx.HTTPStatusError) and not is_outage_status(error.response.status_code):
+        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+        if status and not is_outage_status(status):
             raise
-        raise build_outage_error(service) from error
+        raise build_outage_error(service, status) from error

@@ -145,7 +145,5 @@ def _escape(text: str) -> str:
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt) or error is None:
-        sys.__excepthook__(kind, error or kind(), trace)
-    else:
+    if error is not None and issubclass(kind, Exception):  # neither an interrupt nor the end of a thread
         _logger.critical("The process or one of its threads ends: %s", error, exc_info=(kind, error, trace))

@@ -83,13 +83,18 @@ def _needs_mlflow() -> Iterator[None]:
     except (MlflowException, requests.RequestException) as error:  # artifacts raise the latter
         if not _is_outage(error):
             raise
-        raise build_outage_error("MLflow") from error
+        raise build_outage_error("MLflow", _get_status(error)) from error
 
 
 def _is_outage(error: MlflowException | requests.RequestException) -> bool:
+    status = _get_status(error)
+    return status is None or is_outage_status(status)
+
+
+def _get_status(error: MlflowException | requests.RequestException) -> int | None:
     if isinstance(error, MlflowException):
-        return is_outage_status(int(error.get_http_status_code()))  # type: ignore[no-untyped-call]
-    return error.response is None or is_outage_status(error.response.status_code)
+        return int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+    return None if error.response is None else error.response.status_code
 
 
 class Champion(NamedTuple):

@@ -189,13 +189,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def elsewhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """An installation whose servers ask for a password, on PostgreSQL if that is installed; its worker never polls.
 
-    The worker hears of a run from the server's events, or not at all.
+    The worker hears of a run from the server's events, or not at all. Logs are JSON.
     """
     folder = tmp_path_factory.mktemp("elsewhere")
     database_url = create_database(request.getfixturevalue("postgresql")) if find_programs() else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "3600")
+        patch.setenv("CONTRACT_FEEDBACK_LOG_FORMAT", "json")
         with run_stack(folder, ANY_PORTS, host=ELSEWHERE, database_url=database_url) as stack:
+            patch.undo()  # these variables are for the installation alone
             yield stack
     assert (folder / "contract-feedback.db").exists() == (database_url is None)
 

@@ -64,7 +64,7 @@ def _wait_for_exit(parent: socket.socket) -> int:
 def _warn(message: str) -> None:
     from registry.logs import build_handler  # noqa: PLC0415  (the module's docstring)
 
-    logger = logging.getLogger(__name__)
+    logger = logging.getLogger("flows.warm.client")
     logger.addHandler(build_handler())
     logger.warning(message)
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fastapi.testclient import TestClient
 
-from registry.database import MAX_CONNECTIONS, open_session
+from registry.database import open_session
 from registry.errors import InvalidInputError
 from registry.keys import Scope, add_key
 from registry.settings import Settings
@@ -32,7 +32,9 @@ def test_request_above_the_rate_limit_is_refused(start: Start) -> None:
     assert answers[-1].headers["Retry-After"] == "60"
 
 
-def test_uploads_that_wait_to_be_read_hold_up_no_other_request(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploads_that_wait_to_be_read_hold_up_no_other_request(
+    start: Start, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, released = start(), threading.Event()
 
     def read_slowly(*_: object) -> None:
@@ -40,7 +42,7 @@ def test_uploads_that_wait_to_be_read_hold_up_no_other_request(start: Start, mon
         raise InvalidInputError("It takes too long")
 
     monkeypatch.setattr("api.documents.read_document", read_slowly)
-    count = MAX_CONNECTIONS + 10
+    count = settings.database_connections + 10
     with ThreadPoolExecutor(count + 1) as pool:
         files = [{"file": ("a.txt", str(number).encode())} for number in range(count)]
         uploads = [pool.submit(client.post, "/documents", files=file) for file in files]
@@ -59,7 +61,7 @@ def test_key_with_many_slow_requests_holds_up_no_other_key(
     with open_session(settings) as session:
         other = add_key(session, "other", [Scope.READ])
     monkeypatch.setattr("api.routes.annotations.queries.list_annotations", lambda *_: released.wait(30) and [])
-    count = MAX_CONNECTIONS + 10
+    count = settings.database_connections + 10
     with ThreadPoolExecutor(count) as pool:
         slow = [pool.submit(client.get, f"/documents/{document}/annotations") for _ in range(count)]
         try:

@@ -54,6 +54,12 @@ def write_tasks(folder: Path, *tasks: object) -> Path:
     return file
 
 
+def test_extraction_by_a_version_that_is_not_there_is_refused_with_the_reason(api: RunningApi, contract: Path) -> None:
+    result = run("extract", contract, "--min-version", 12)
+    assert result.exit_code == 2
+    assert "No version is served: version 12 is not there yet" in result.output
+
+
 def test_files_are_uploaded_and_the_reason_of_each_refused_one_is_given(
     api: RunningApi, contract: Path, tmp_path: Path
 ) -> None:

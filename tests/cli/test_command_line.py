@@ -6,6 +6,7 @@ from sqlmodel import Session
 from typer.testing import CliRunner
 
 from cli.command_line import app
+from feedback.time_limits import TimeLimits
 from registry.keys import find_key
 from registry.settings import Settings, get_settings
 
@@ -33,6 +34,21 @@ def test_key_is_made_listed_and_revoked(session: Session, settings: Settings, mo
     for name in ("", "a" * 201, "ana\nbo"):
         assert "1 to 200 printable characters" in CliRunner().invoke(app, ["add-key", name]).output
     get_settings.cache_clear()
+
+
+def test_every_setting_is_in_the_table_with_a_description_and_its_default() -> None:
+    lines = run("settings").splitlines()
+    assert lines[:2] == ["| variable | default | description |", "|---|---|---|"]
+    rows = {
+        name.strip("` "): (default.strip("` "), text.strip())
+        for _, name, default, text, _ in (line.split("|") for line in lines[2:])
+    }
+    fields = {f"CONTRACT_FEEDBACK_{name.upper()}" for kind in (Settings, TimeLimits) for name in kind.model_fields}
+    assert fields < rows.keys()
+    assert all(text for _, text in rows.values())
+    assert rows["CONTRACT_FEEDBACK_WORK_POOL"][0] == "contract-feedback"
+    assert rows["OMP_WAIT_POLICY"][0] == "PASSIVE"
+    assert "processor" in rows["OMP_WAIT_POLICY"][1]
 
 
 def test_command_line_imports_nothing_that_sends_telemetry_takes_seconds_or_needs_an_extra() -> None:

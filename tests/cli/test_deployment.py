@@ -1,21 +1,25 @@
+import asyncio
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolUpdate
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending, Running
+from prefect.utilities.templating import resolve_block_document_references
 
 from cli.deployment import crash_unfinished_runs
 from cli.installation import Stack
 from feedback.automations import build_automations
 from feedback.time_limits import TimeLimits
+from flows.warm.client import SOCKET_VARIABLE
 from registry.settings import get_settings
 from tests.faults import wait_until
 
@@ -162,3 +166,68 @@ def test_deploy_without_an_address_or_to_one_that_does_not_answer_is_refused(tmp
         assert refused.returncode == 2
         assert reason in refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+def deploy(stack: Stack, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = stack.environment | variables
+    return subprocess.run([*COMMAND, *options], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_runs_in_containers_get_an_image_and_the_variables_whose_values_prefect_does_not_show(
+    stack: Stack, kind: str
+) -> None:
+    names = {
+        "CONTRACT_FEEDBACK_DEPLOYMENT": f"learn-from-feedback/{kind}",
+        "CONTRACT_FEEDBACK_CONSOLIDATION_DEPLOYMENT": f"consolidate/{kind}",
+    }
+    secrets = {"CONTRACT_FEEDBACK_DATABASE_URL": "postgresql+psycopg://ana:hidden@db/x", "AWS_SECRET_ACCESS_KEY": "too"}
+    for _ in range(2):
+        done = deploy(stack, "--work-pool", kind, "--type", kind, "--image", "ours:1", **names, **secrets)
+        assert done.returncode == 0, done.stderr
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
+        pool = prefect.read_work_pool(kind)
+        assert pool.type == kind
+        assert "image" in pool.base_job_template["job_configuration"] or kind == "kubernetes"
+        for flow in ("learn-from-feedback", "consolidate"):
+            deployment = prefect.read_deployment_by_name(f"{flow}/{kind}")
+            assert deployment.work_pool_name == kind
+            assert deployment.job_variables["image"] == "ours:1"
+            assert "command" not in deployment.job_variables
+            assert "hidden" not in deployment.model_dump_json()
+            resolved = asyncio.run(resolve(stack, deployment.job_variables))
+            for automation in prefect.read_automations():
+                if deployment.name in automation.name:
+                    prefect.delete_automation(automation.id)
+            prefect.delete_deployment(deployment.id)
+        prefect.delete_work_pool(kind)
+    assert secrets.items() < resolved["env"].items()
+    assert resolved["env"]["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert resolved["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+    assert SOCKET_VARIABLE not in resolved["env"]
+
+
+async def resolve(stack: Stack, variables: dict[str, Any]) -> dict[str, Any]:
+    """Replace references to blocks by their values, as a worker does."""
+    async with PrefectClient(f"{stack.prefect_url}/api") as client:
+        return dict(await resolve_block_document_references(variables, client=client))
+
+
+def test_pool_of_another_type_and_a_container_without_an_image_are_refused(stack: Stack) -> None:
+    other = deploy(stack, "--type", "docker", "--image", "ours:1")
+    assert other.returncode == 2
+    said = " ".join(other.stderr.replace("│", "").split())
+    assert "The work pool contract-feedback is of the type process, not docker: choose another name" in said
+    assert "need --image" in " ".join(deploy(stack, "--type", "docker").stderr.split())
+
+
+def test_job_template_and_pause_that_somebody_gave_the_pool_survive_a_deploy(stack: Stack) -> None:
+    with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
+        template = prefect.read_work_pool("contract-feedback").base_job_template
+        changed = {**template, "variables": {**template["variables"], "description": "changed"}}
+        prefect.update_work_pool("contract-feedback", WorkPoolUpdate(base_job_template=changed, is_paused=True))
+        assert deploy(stack).returncode == 0
+        pool = prefect.read_work_pool("contract-feedback")
+        prefect.update_work_pool("contract-feedback", WorkPoolUpdate(base_job_template=template, is_paused=False))
+    assert pool.base_job_template["variables"]["description"] == "changed"
+    assert pool.is_paused

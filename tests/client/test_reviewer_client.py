@@ -25,6 +25,7 @@ from registry.listed_documents import Order
 from registry.outcome import Decision
 from registry.settings import Settings
 from registry.tables import JobType
+from tests.feedback.jobs import outcome
 from tests.running_api import RunningApi, run_api
 
 TEXT = "Acme Ltd 😀 sells to Bell plc.\r\n"
@@ -167,3 +168,11 @@ def test_client_loads_neither_a_server_nor_what_learns() -> None:
     script = f"import sys, client.reviewer_client; print(*{heavy} & sys.modules.keys())"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""
+
+
+def test_job_names_the_version_to_ask_for(client: ReviewerClient, api: RunningApi) -> None:
+    jobs = [api.add_job() for _ in range(3)]
+    for job_id, decision in zip(jobs, (Decision.PROMOTED, Decision.NOT_PROMOTED), strict=False):
+        api.answer(job_id, outcome(decision))
+    assert [client.read_job(job_id).live_version for job_id in jobs] == ["1", None, None]
+    assert [job.live_version for job in client.watch(jobs[0])] == ["1"]

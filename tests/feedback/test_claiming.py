@@ -19,6 +19,7 @@ from feedback.claiming import (
     store_launched_run,
 )
 from feedback.consolidation import Candidate, add_consolidation
+from feedback.time_limits import utc_now
 from registry.outcome import Corrections, Decision, DocumentChange, Effect, Outcome
 from tests.feedback.jobs import add_feedback, find_waiting_job, outcome
 
@@ -238,3 +239,34 @@ def test_each_job_of_a_run_is_told_what_its_own_corrections_did(session: Session
             f"{number} of 3 corrected values are read right now; in 1 other document, 1 became right and 0 wrong."
         )
         assert job.outcome.training_documents == [document_id]
+
+
+def test_first_answer_has_its_time_and_the_same_again_keeps_it(session: Session) -> None:
+    job, _ = add_feedback(session, "a")
+    before = utc_now()
+    answer_jobs(session, [job.id], outcome())
+    session.refresh(job)
+    first = job.answered_at
+    assert first
+    assert before <= first <= utc_now()
+    answer_jobs(session, [job.id], outcome())  # the task is retried
+    session.refresh(job)
+    assert job.answered_at == first
+    answer_jobs(session, [job.id], outcome(Decision.FAILED))
+    session.refresh(job)
+    assert job.answered_at > first
+
+
+def test_cancelled_job_and_one_that_failed_for_good_have_the_time_of_their_answer(session: Session) -> None:
+    cancelled, failed = add_feedback(session, "a")[0], add_feedback(session, "b")[0]
+    cancelled.launched_run_id, failed.launched_run_id, failed.failures = "run-1", "run-2", MAX_FAILURES - 2
+    session.flush()
+    cancel_jobs(session, "run-1")
+    release_jobs(session, "run-2", "because")
+    session.expire_all()
+    assert (cancelled.answered_at is None, failed.answered_at) == (False, None)
+    failed.launched_run_id = "run-3"
+    session.flush()
+    release_jobs(session, "run-3", "because")
+    session.expire_all()
+    assert failed.answered_at is not None

@@ -414,3 +414,16 @@ def test_request_to_unlearn_waits_for_the_run_that_hands_its_consolidation_over(
     answer_jobs(session, [handover.id], outcome(Decision.FAILED))
     session.commit()
     assert look(session, launcher, request) is None
+
+
+def test_job_whose_version_mlflow_has_lost_gets_another_run(session: Session, launcher: Launcher, job: Job) -> None:
+    first, made = job.launched_run_id, outcome().model_copy(update={"mlflow_run_id": "0" * 32})
+    answer_jobs(session, [job.id], made)
+    session.commit()
+    launcher.follow_mlflow()
+    session.refresh(job)
+    assert (job.outcome, job.run_id, job.lost_version) == (None, None, 1)
+    session.commit()
+    launcher.launch_waiting()
+    session.refresh(job)
+    assert job.launched_run_id not in {first, None}

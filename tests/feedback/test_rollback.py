@@ -124,3 +124,15 @@ def test_job_that_is_set_aside_is_taught_again_as_a_new_job(session: Session, pr
     session.expire_all()
     with pytest.raises(ConflictError, match="no documents"):
         teach_again(session, prefect_away, empty, "ana")
+
+
+def test_refused_job_that_a_person_promotes_is_served_since_then(session: Session) -> None:
+    refused, promoted = learn(session, 1, None, Decision.NOT_PROMOTED), learn(session, 2, None)
+    before = utc_now()
+    follow_promotion(session, "1", "ana")
+    follow_promotion(session, "2", "ana")
+    session.flush()
+    session.expire_all()
+    assert refused.answered_at
+    assert promoted.answered_at
+    assert (refused.answered_at >= before, promoted.answered_at < before) == (True, True)

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +251,21 @@ def test_documents_of_an_earlier_schema_are_listed_as_reviewed_unless_they_chang
     reviews = {name: find_listed(session, [each.id])[each.id]["review"] for name, each in (("a", same), ("b", changed))}
     assert reviews == {"a": Review.REVIEWED, "b": Review.CHANGED}
     assert [document.filename for document in list_documents(session, 0, 2, None, Order.NAME)[0]] == ["Changed", "Same"]
+
+
+@pytest.mark.parametrize("decided_at", ["2026-11-23T12:00:01.5Z", None])
+def test_answer_of_an_earlier_schema_has_the_time_of_its_decision(
+    engine: Engine, session: Session, decided_at: str | None
+) -> None:
+    migrate(engine, command.downgrade, "0017")
+    insert = (
+        "INSERT INTO job (id, type, triggered_by, number, created_at, failures, outcome) VALUES"
+        " ('job', 'feedback', 'ana', 1, '2026-11-23 12:00:00', 0, :outcome)"
+    )
+    decided = {"decision": "promoted", "reason": "", "flow_run_id": "run", "decided_at": decided_at}
+    with engine.begin() as connection:
+        connection.execute(text(insert), {"outcome": json.dumps(decided)})
+    migrate(engine, command.upgrade, "head")
+    job = get_job(session, "job")
+    assert job.answered_at == (datetime(2026, 11, 23, 12, 0, 1, 500_000, tzinfo=UTC) if decided_at else None)
+    assert job.decision == Decision.PROMOTED

@@ -335,3 +335,13 @@ def test_scores_and_lineage_of_earlier_versions_are_read() -> None:
     lineage = Lineage.model_validate({"taught": {"a": [span]}, "replayed": {"b": []}})
     assert (lineage.training, lineage.replay) == ({"a": [TaughtSpan(**span)]}, {"b": []})
     assert (lineage.config, lineage.code_version) == (None, None)
+
+
+def test_numbers_that_were_used_before_are_left_out(
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData]
+) -> None:
+    run_id = registry.save_challenger("run", tuned, lineage_of(contracts))
+    scores = ModelScores(score=1.0, unseen=evaluate([], {}))
+    outcome = Outcome(decision=Decision.PROMOTED, reason="", flow_run_id="run", challenger=scores)
+    assert [registry.register(run_id, outcome, above=12) for _ in range(2)] == ["13", "13"]
+    assert [each.version for each in registry.list_versions(50)] == ["13"]

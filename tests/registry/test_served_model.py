@@ -1,5 +1,6 @@
 """Which model serves when MLflow, or the champion, is not what it should be; with a real MLflow store."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,3 +139,20 @@ def test_version_is_found_without_loading_and_is_the_one_that_serves(
     registry.promote(broken)
     served.get()
     assert served.find_version() == good
+
+
+def test_version_of_another_history_is_loaded_though_it_has_the_same_number(
+    settings: Settings, registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData],
+    empty_mlflow_store: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    served, loaded = ServedModel(registry, Clock()), []
+    for flow_run_id in ("before", "after"):
+        shutil.copy(empty_mlflow_store, tmp_path / "mlflow.db")
+        new = ModelRegistry(settings)
+        new.promote(register(new, tuned, contracts, flow_run_id))
+        loaded.append(served.get())
+    first, second = loaded
+    assert first
+    assert second
+    assert (first.version, second.version) == ("1", "1")
+    assert second.tagger is not first.tagger
