@@ -60,8 +60,8 @@ class Machine:
         self.process: subprocess.Popen[bytes] | None = None
         self._mounts = {target: source for source, target, *_ in (each.split(":") for each in service["volumes"])}
         self._command = [self._translate(argument) for argument in service["command"]]
-        if self._command[:1] == ["weed"]:  # its sockets are in /tmp, whatever TMPDIR is
-            self._command += [f"-{each}.localSocket={folder / 'tmp' / each}" for each in ("filer", "s3")]
+        if self._command[:1] == ["weed"]:
+            self._command += _list_own_sockets(folder)
         self._health_check = [self._translate(each) for each in service["healthcheck"].get("test", ["CMD", "true"])[1:]]
         grace = service.get("stop_grace_period", "10s")
         self._grace_seconds = int(grace[:-1]) * _UNITS[grace[-1]]
@@ -87,7 +87,9 @@ class Machine:
         """Run another command on this machine until it ends, as `docker compose run` does."""
         self._add_files()
         environment = self.environment | {"PYTHONPATH": str(release or self.release)}
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=_START_SECONDS, check=False
+        )
 
     def is_up(self) -> bool:
         """Tell whether the job is done, or the service healthy; raise AssertionError if it has exited otherwise."""
@@ -255,6 +257,13 @@ def _prepare_postgresql(machine: Machine) -> list[str]:
         ):
             subprocess.run(shlex.split(command), env=environment, cwd="/", check=True, stdout=subprocess.DEVNULL)
     return shlex.split(f"{_AS_NOBODY} --pdeathsig=TERM postgres -D {data} {server}")
+
+
+def _list_own_sockets(folder: Path) -> list[str]:
+    """Return options without which SeaweedFS shares sockets in /tmp, by their ports, with others on this machine."""
+    port = SystemRandom().randrange(10_000, 30_000)
+    options = [f"-{part}.port.grpc={port + n}" for n, part in enumerate(("master", "volume", "filer", "s3"))]
+    return [*options, *(f"-{part}.localSocket={folder / 'tmp' / part}" for part in ("filer", "s3"))]
 
 
 def _bind_proxy(caddyfile: str, address: str) -> str:

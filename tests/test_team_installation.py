@@ -125,7 +125,7 @@ class Traffic:
             else:
                 if answer.is_success:
                     return answer
-                self.tried_again[f"{request.method} {answer.status_code}"] += 1
+                self.tried_again[f"{request.method} {answer.status_code} {answer.text[:150]}"] += 1
             time.sleep(0.2)
 
 
@@ -173,7 +173,7 @@ def test_run_on_a_worker_machine_that_dies_is_taken_over_by_the_other(
     dying.destroy()
     died = time.monotonic()
     assert proxy.read_job(job_id)["outcome"] is None
-    check_served(apis, document, proxy.wait_for_job(job_id))
+    check_served(apis, document, proxy.wait_for_job(job_id, timeout_seconds=240))  # the launcher alone takes longer
     say(f"{dying.name} died during a run; its feedback was served {time.monotonic() - died:.0f} s later")
     dying.start()
     dying.wait()
