@@ -26,7 +26,7 @@ class Settings(BaseSettings):
         40,
         ge=5,
         description="Requests that an API process answers at once, each with a connection to the database; the others "
-        "wait. It opens up to 10 more for its threads; a worker keeps one, a run opens one. All processes together must "
+        "wait. It opens up to 10 more for its threads; a worker keeps one, a run opens one. All together must "
         "stay below PostgreSQL's `max_connections`, 100 by default. A process has 40 threads: more has no effect",
     )
     document_store_url: str = Field(
