@@ -173,6 +173,7 @@ def deploy(stack: Stack, *options: str, **variables: str) -> subprocess.Complete
     return subprocess.run([*COMMAND, *options], env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["docker", "kubernetes"])
 def test_runs_in_containers_get_an_image_and_the_variables_whose_values_prefect_does_not_show(
     stack: Stack, kind: str
