@@ -88,7 +88,13 @@ class Machine:
         self._add_files()
         environment = self.environment | {"PYTHONPATH": str(release or self.release)}
         return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=_START_SECONDS, check=False
+            command,
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_START_SECONDS,
+            check=False,
         )
 
     def is_up(self) -> bool:
