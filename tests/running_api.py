@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+from fastapi import FastAPI
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from api.app import create_app
@@ -24,8 +25,8 @@ from tests.feedback.jobs import outcome
 class RunningApi:
     """A running server, and a key that may do everything."""
 
-    def __init__(self, settings: Settings, server: Server, thread: threading.Thread) -> None:
-        self.settings, self.server, self.thread = settings, server, thread
+    def __init__(self, settings: Settings, app: FastAPI, server: Server, thread: threading.Thread) -> None:
+        self.settings, self.app, self.server, self.thread = settings, app, server, thread
         self.port = server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.key = self.add_key()
@@ -51,10 +52,11 @@ class RunningApi:
 def run_api(settings: Settings, port: int = 0) -> Iterator[RunningApi]:
     migrate_database(settings)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        server = Server(create_app(settings), port=port, log_level="warning")
+        app = create_app(settings)
+        server = Server(app, port=port, log_level="warning")
         thread = threading.Thread(target=contextvars.copy_context().run, args=(server.run,))
         thread.start()
     wait_until(lambda: server.started or not thread.is_alive())
-    yield RunningApi(settings, server, thread)
+    yield RunningApi(settings, app, server, thread)
     server.should_exit = True
     thread.join()

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from abc import ABC
 from collections.abc import Awaitable, Callable
@@ -62,7 +63,7 @@ class Worker(ProcessWorker, ABC):  # Prefect would register a subclass without A
     job_configuration = RunConfiguration
 
     def __init__(self) -> None:
-        super().__init__(work_pool_name=get_settings().work_pool)
+        super().__init__(work_pool_name=get_settings().work_pool, name=f"{socket.gethostname()} {os.getpid()}")
         self.under_way: set[UUID] = set()
         self._engine, self._problem = build_engine(get_settings()), ""
 

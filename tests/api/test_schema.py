@@ -150,6 +150,8 @@ def api(
 
 def call(case: Case[Any], api: Api, key: str) -> int:
     api.restore()
+    if isinstance(case.query.get("wait_seconds"), int | float):
+        case.query["wait_seconds"] = min(case.query["wait_seconds"], 0.1)  # for a version that never comes
     answer = case.call_and_validate(base_url=api.url, headers={"Authorization": f"Bearer {key}"})
     return answer.status_code
 
@@ -167,6 +169,7 @@ def test_every_answer_to_a_long_request_is_as_documented(case: Case[Any], api: A
 
 @few_valid_requests.parametrize()
 def test_no_key_and_a_key_without_the_scope_are_refused_as_documented(case: Case[Any], api: Api) -> None:
-    assert (call(case, api, "cf_none_none") == 401) == (case.path != "/health")
+    assert (call(case, api, "cf_none_none") == 401) == (case.path not in {"/health", "/ready"})
     is_reading = case.method == "GET" or case.path in READ_BY_POST
-    assert (call(case, api, api.reader_key) == 403) == (not is_reading or case.path.startswith(("/audit", "/webhooks")))
+    needs_another = not is_reading or case.path.startswith(("/audit", "/webhooks", "/metrics"))
+    assert (call(case, api, api.reader_key) == 403) == needs_another

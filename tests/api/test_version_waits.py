@@ -123,5 +123,5 @@ def test_new_champion_is_loaded_though_nobody_asks(
 ) -> None:
     version = make_version()
     registry.promote(version)
-    served: ServedModel = api.server.config.app.state.services.served  # type: ignore[union-attr]
+    served: ServedModel = api.app.state.services.served
     wait_until(lambda: served.loaded is not None and served.loaded.version == version, timeout_seconds=20)

@@ -12,7 +12,8 @@ def request(status: int) -> None:
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503, 504])
 def test_server_that_fails_or_refuses_the_password_is_an_outage(status: int) -> None:
-    with pytest.raises(UnavailableError, match="Prefect does not answer"), translate_http_errors("Prefect"):
+    reason = "Prefect refuses our user or password" if status in {401, 403} else "Prefect does not answer"
+    with pytest.raises(UnavailableError, match=reason), translate_http_errors("Prefect"):
         request(status)
 
 
