@@ -5,12 +5,10 @@ python -m benchmarks.team [--feedbacks 20] [--seconds 10]
 
 import argparse
 import os
-import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -103,7 +101,7 @@ def _measure_requests(team: TeamInstallation, seconds: float) -> dict[str, Any]:
                 team["api-2"].stop()
             for way, urls in (("direct", direct[:apis]), ("through the proxy", proxy)):
                 for name, ask in (("GET entities", _extract), ("POST feedback", _feed_back)):
-                    with _paused_workers(team):
+                    with team["worker-1"].paused(), team["worker-2"].paused():  # or training takes the processors
                         measured = _count_answers(team, urls, documents, ask, seconds)
                     _wait_for_newest_job(team)
                     results.setdefault(f"{name}, {apis} API{'s' * (apis > 1)}, {way}", []).append(measured)
@@ -151,19 +149,6 @@ def _count_answers(
         "seconds": summarise(taken),
         "generator_cpu_share": round((time.process_time() - cpu_before) / seconds, 2),
     }
-
-
-@contextmanager
-def _paused_workers(team: TeamInstallation) -> Iterator[None]:
-    """Leave the processors to APIs, proxy and database in this block."""
-    workers = [team[name] for name in ("worker-1", "worker-2")]
-    for worker in workers:
-        worker.signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for worker in workers:
-            worker.signal(signal.SIGCONT)
 
 
 def _wait_for_newest_job(team: TeamInstallation) -> None:

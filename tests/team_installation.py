@@ -136,6 +136,15 @@ class Machine:
         if self.process:
             self.process.wait()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it hang in this block: it accepts connections, and does not answer."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
     def list_processes(self, having: str = "") -> list[int]:
         """Return the ids of its processes, or of those whose environment has a text."""
         home, members = f"HOME={self.folder}\0".encode(), []

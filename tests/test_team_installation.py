@@ -1,7 +1,7 @@
 """The processes of `deploy/compose.yaml`, two APIs and two workers: the loop, and machines that die or are replaced."""
 
+import json
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
@@ -106,7 +106,7 @@ class Traffic:
     def _send(self, document: ReviewedDocument) -> None:
         with connect(self._team, self._team.proxy_url) as http:
             for number in count():
-                if self._stopped.wait(0.5):
+                if self._stopped.wait(1):
                     return
                 self._ask(http, http.build_request("GET", f"/documents/{document.id}/entities"))
                 self.extractions += 1
@@ -137,6 +137,24 @@ def test_correction_over_the_proxy_is_served_by_both_apis(
     job = proxy.wait_for_job(proxy.feed_back(document))
     check_served(apis, document, job)
     say(f"both APIs serve version {job['outcome']['challenger']['version']} {time.monotonic() - started:.1f} s later")
+
+
+def test_lines_of_an_api_and_of_a_worker_are_joined_by_the_jobs_id(
+    team: TeamInstallation, proxy: ContractReviewer
+) -> None:
+    job_id = proxy.feed_back(upload(proxy))
+    proxy.wait_for_job(job_id)
+
+    def list_lines(names: tuple[str, ...]) -> list[str]:
+        return [line for name in names for line in team[name].log.read_text().splitlines() if job_id in line]
+
+    def find_first(names: tuple[str, ...]) -> dict[str, Any]:
+        found = next(line for line in map(json.loads, list_lines(names)) if line.get("job_id") == job_id)
+        say(json.dumps(found))
+        return found
+
+    assert find_first(APIS)["request_id"]
+    assert find_first(WORKERS)["flow_run_id"]
 
 
 def test_what_one_api_stored_the_other_reads(team: TeamInstallation, apis: list[ContractReviewer]) -> None:
@@ -188,9 +206,9 @@ def test_api_machine_that_dies_loses_no_accepted_feedback_and_the_proxy_asks_the
         dying.destroy()
         at_death = len(seen.accepted)
         wait_until(lambda: len(seen.accepted) >= at_death + 12)
+        printed = len(dying.log.read_text())
         dying.start()
-        dying.wait()
-        wait_until(lambda: f'"host is up","host":"{dying.address}:8000"' in team["proxy"].read_log().splitlines()[-1])
+        wait_until(lambda: "/feedback" in dying.log.read_text()[printed:])
     assert seen.tried_again.total() <= len(documents)
     say(f"api-1 died: {len(seen.accepted)} feedbacks accepted, tried again {dict(seen.tried_again)}")
     check_served(apis, documents[0], *map(proxy.wait_for_job, seen.accepted))
@@ -211,10 +229,9 @@ def test_uploads_are_refused_while_the_store_hangs_or_is_away_and_the_rest_goes_
         assert http.get(f"/documents/{document.id}/text").text == document.text
         assert http.get(f"/documents/{document.id}/entities").is_success
 
-    store.signal(signal.SIGSTOP)
-    check_refused()
-    job_id = proxy.feed_back(document)
-    store.signal(signal.SIGCONT)
+    with store.paused():
+        check_refused()
+        job_id = proxy.feed_back(document)
     check_served(apis, document, proxy.wait_for_job(job_id))
     store.stop()
     check_refused()
