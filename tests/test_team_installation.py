@@ -149,7 +149,8 @@ def test_lines_of_an_api_and_of_a_worker_are_joined_by_the_jobs_id(
         return [line for name in names for line in team[name].log.read_text().splitlines() if job_id in line]
 
     def find_first(names: tuple[str, ...]) -> dict[str, Any]:
-        found = next(line for line in map(json.loads, list_lines(names)) if line.get("job_id") == job_id)
+        lines: Iterator[dict[str, Any]] = map(json.loads, list_lines(names))
+        found = next(line for line in lines if line.get("job_id") == job_id)
         say(json.dumps(found))
         return found
 
