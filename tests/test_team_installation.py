@@ -23,7 +23,7 @@ from registry.database import list_revisions
 from tests.faults import wait_until
 from tests.team_installation import RELEASE, TeamInstallation, find_obstacle, run_team_installation
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("port 8333")]  # SeaweedFS wants it on every address
 APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2")
 _seeds = count(5000)
 
