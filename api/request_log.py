@@ -70,5 +70,5 @@ def _log(scope: Scope, status: int, size: int, seconds: float) -> None:
         "client": scope["client"][0] if scope.get("client") else None,
     }
     by = f"key {caller.key_id} of {caller.name}" if caller else "no key"
-    message = "%(method)s %(path)s: %(status)d in %(milliseconds)s ms, %(bytes)d bytes, to %(client)s"
-    _logger.log(level, message + ", %(by)s", {**fields, "by": by}, extra=fields)
+    message = "%(method)s %(path)s from %(client)s, %(by)s: %(status)d in %(milliseconds)s ms, %(bytes)d bytes"
+    _logger.log(level, message, {**fields, "by": by}, extra=fields)
