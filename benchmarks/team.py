@@ -7,9 +7,10 @@ import argparse
 import os
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from demo.client import ContractReviewer, ReviewedDocument
 from tests.team_installation import TeamInstallation, run_team_installation
 
 CLIENTS, ROUNDS = 8, 2
-POLL_SECONDS = 0.02
+APIS = ("api-1", "api-2")
+SIZES = {"a generated contract": 1, f"a contract of {CHARACTERS:,} characters": CHARACTERS}
+POLL_SECONDS = 0.1  # each answer takes time of API, MLflow and database: more of them slow the run down
 NO_LIMIT = {"CONTRACT_FEEDBACK_REQUESTS_PER_MINUTE": "1000000"}
 _numbers = count()
 
@@ -52,9 +55,9 @@ class Installation:
         self.first = self._apis[0]
         self.first.wait_for_job(self.first.feed_back(upload_generated(self.first, CHARACTERS)))
 
-    def time_feedback(self) -> list[float]:
+    def time_feedback(self, characters: int) -> list[float]:
         """Return the seconds from a correction until each API serves the version that learned it."""
-        document = upload_generated(self.first, CHARACTERS)
+        document = upload_generated(self.first, characters)
         for api in self._apis:
             api.extract(document.id)
         learned: Future[str] = Future()
@@ -77,25 +80,28 @@ class Installation:
 
 def _compare_served(team: TeamInstallation, feedbacks: int) -> dict[str, dict[str, float]]:
     """Time feedback on the team's machines and on one machine in turn."""
-    taken: dict[str, list[float]] = {"first API of two": [], "both APIs": [], "one machine": []}
+    taken: defaultdict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
         alone = Installation([stack.api_url], stack.api_key)
-        together = Installation([team.get_url(name, 8000) for name in ("api-1", "api-2")], team.api_key)
+        together = Installation([team.get_url(name, 8000) for name in APIS], team.api_key)
         for _ in range(feedbacks):
-            seconds = together.time_feedback()
-            taken["first API of two"].append(min(seconds))
-            taken["both APIs"].append(max(seconds))
-            taken["one machine"] += alone.time_feedback()
+            for size, characters in SIZES.items():
+                first, last = sorted(together.time_feedback(characters))
+                taken[f"{size}, first API"].append(first)
+                taken[f"{size}, both APIs"].append(last)
+                taken[f"{size}, one machine"] += alone.time_feedback(characters)
     return {name: summarise(some) for name, some in taken.items()}
 
 
 def _measure_requests(team: TeamInstallation, seconds: float) -> dict[str, Any]:
     """Count the answers to clients of one API process and of two, asked directly and through the proxy."""
-    direct, proxy = [team.get_url(name, 8000) for name in ("api-1", "api-2")], [team.proxy_url]
+    direct, proxy = [team.get_url(name, 8000) for name in APIS], [team.proxy_url]
     client = ContractReviewer(team.proxy_url, team.api_key)
     documents = [upload_generated(client, CHARACTERS) for _ in range(CLIENTS)]
     results: dict[str, list[dict[str, Any]]] = {}
     for _ in range(ROUNDS):
+        for url, document in product(direct, documents):
+            ContractReviewer(url, team.api_key).extract(document.id)  # encode it
         for apis in (2, 1):
             if apis == 1:
                 team["api-2"].stop()
@@ -135,7 +141,6 @@ def _count_answers(
 
     def play(number: int) -> None:
         with httpx.Client(base_url=urls[number % len(urls)], headers=headers, timeout=60) as http:
-            ask(http, documents[number]).raise_for_status()
             while time.monotonic() < until:
                 asked = time.monotonic()
                 ask(http, documents[number]).raise_for_status()

@@ -187,8 +187,8 @@ def test_run_on_a_worker_machine_that_dies_is_taken_over_by_the_other(
 ) -> None:
     document, workers = upload(proxy, contracts=5), [team[name] for name in WORKERS]
     job_id = proxy.feed_back(document)
-    wait_until(lambda: proxy.read_job(job_id)["status"] == "running")
-    dying = next(worker for worker in workers if worker.list_processes(having="PREFECT__FLOW_RUN_ID"))
+    wait_until(lambda: any(job_id in worker.log.read_text() for worker in workers))  # its run has claimed the job
+    dying = next(worker for worker in workers if job_id in worker.log.read_text())
     dying.destroy()
     died = time.monotonic()
     assert proxy.read_job(job_id)["outcome"] is None
