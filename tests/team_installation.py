@@ -31,7 +31,7 @@ from tests.postgresql import find_programs
 
 RELEASE = Path(__file__).parents[1]
 DEPLOY = RELEASE / "deploy"
-_PROGRAMS = {"caddy": "caddy", "setpriv": "util-linux", "wget": "wget"}
+_PROGRAMS = {"setpriv": "util-linux", "wget": "wget"}
 _DEFAULTS: dict[str, Any] = {"volumes": [], "command": [], "environment": {}, "depends_on": {}, "healthcheck": {}}
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*)|:\?)?\}")
 _POSTGRESQL_DATA, _AS_NOBODY = "var/lib/postgresql/data", "setpriv --reuid=nobody --clear-groups"

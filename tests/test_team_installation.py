@@ -250,7 +250,7 @@ def test_apis_and_workers_are_replaced_by_a_release_with_a_newer_schema_while_al
         assert migration.returncode == 0, migration.stderr
         refused = team["migrate"].run("contract-feedback", "api", "--port", "8000")
         wait_until(lambda: len(seen.accepted) >= 4)
-        for machine in (team[name] for name in (*APIS, *WORKERS)):
+        for machine in (team[name] for name in (*WORKERS, *APIS)):
             stopped, started = machine.stop(), time.monotonic()
             machine.release = release
             machine.start()
