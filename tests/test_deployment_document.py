@@ -66,4 +66,4 @@ def build_script(psql: str) -> str:
     """Return the commands that a reader pastes, but for those that install something."""
     blocks = re.findall(r"```(sh|bash)\n(.*?)```", TRIAL, re.DOTALL)
     *pasted, end = [text for kind, text in blocks if kind == "sh" or "CREATE ROLE" in text]
-    return f"set -e; trap '{end.strip()}' EXIT; {''.join(pasted).replace(SUPERUSER, psql)}"
+    return f"end() {{ {end} }}; set -e; trap end EXIT; {''.join(pasted).replace(SUPERUSER, psql)}"
