@@ -60,6 +60,7 @@ def run_logging_api(migrated_file: Path, folder: Path, **variables: str) -> Iter
         "CONTRACT_FEEDBACK_DATABASE_URL": database_url,
         "CONTRACT_FEEDBACK_MAX_JSON_BYTES": "1000",
         "PREFECT_API_URL": "http://127.0.0.1:9/api",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # as the command sets it
         **variables,
     }
     with reserve_port(LOOPBACK, 0) as reserved, (folder / "log").open("w") as log:

@@ -126,9 +126,9 @@ def test_run_does_not_promote_over_what_a_person_promoted_meanwhile(
         learn_from_feedback(LearningRequest(job_id=add_feedback(session, seed)))
     served = registry.find_champion()
 
-    def roll_back_meanwhile(self: ModelRegistry, run_id: str, outcome: Outcome) -> str:
+    def roll_back_meanwhile(self: ModelRegistry, run_id: str, outcome: Outcome, above: int) -> str:
         self.promote("1")
-        return register(self, run_id, outcome)
+        return register(self, run_id, outcome, above)
 
     job_id = add_feedback(session, 3)
     with monkeypatch.context() as patch:
