@@ -153,4 +153,4 @@ def test_path_cannot_forge_a_line_of_text(migrated_file: Path, tmp_path: Path) -
         wait_until(lambda: "forged" in api.read_text(), 10)
         assert "/health" not in api.read_text()
         (line,) = [line for line in api.read_text().splitlines() if "forged" in line]
-        assert r"GET /a\n2026-01-01T00:00:00.000Z INFO api forged\x1b[31m from 127.0.0.1, key " in line
+        assert r"GET /a\n2026-01-01T00:00:00.000Z INFO api forged\x1b[31m from 127.0.0.1, no key: 404 in" in line
