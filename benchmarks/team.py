@@ -74,7 +74,10 @@ class Installation:
             job_id = self.first.feed_back(document)
             waiting = [pool.submit(wait_for_version, api) for api in self._apis]
             outcome = self.first.wait_for_job(job_id)["outcome"]
-            learned.set_result(outcome["challenger"]["version"])
+            if outcome["decision"] == "promoted":
+                learned.set_result(outcome["challenger"]["version"])
+            else:
+                learned.set_exception(RuntimeError(outcome["reason"]))
             return [each.result() for each in waiting]
 
 
