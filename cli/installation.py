@@ -17,7 +17,6 @@ from pydantic import SecretStr
 from cli.authentication import keep_secret, require_password
 from cli.environment import PACKAGED, build_environment
 from cli.supervision import Supervisor
-from feedback.time_limits import TimeLimits
 from flows.warm.client import SOCKET_VARIABLE
 from registry.database import migrate_database, open_session
 from registry.keys import Scope, add_key, find_key
@@ -75,7 +74,7 @@ def run_stack(
         # Not in `folder`: the path of a Unix socket has at most 107 bytes.
         warm_socket = Path(opened.enter_context(TemporaryDirectory(prefix="contract-feedback-"))) / "warm"
         environment[SOCKET_VARIABLE] = str(warm_socket)
-        processes = Supervisor(folder, environment, folder / "logs", stop_seconds=TimeLimits().drain_seconds + 10)
+        processes = Supervisor(folder, environment, folder / "logs")
         opened.callback(processes.stop)
         key = _get_local_key(folder, database_url)
         stack = Stack(api_url, prefect_url, mlflow_url, key, folder, environment, processes)

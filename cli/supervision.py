@@ -11,22 +11,24 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+from feedback.time_limits import TimeLimits
+
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 2.0
+_AFTER_DRAIN_SECONDS = 10
 
 
 class Supervisor:
     """Runs Python modules with `folder` as working directory.
 
     Their output goes to files in `logs` or, without it, where that of this process goes. They are terminated when this
-    process dies. From `restart_exited` on it restarts any process that exits. One that has not exited `stop_seconds`
-    after it was told to is killed.
+    process dies. From `restart_exited` on it restarts any process that exits. One that has not exited ten seconds after
+    the time that a worker has for its runs to end is killed.
     """
 
-    def __init__(
-        self, folder: Path, environment: dict[str, str], logs: Path | None = None, stop_seconds: float = 20
-    ) -> None:
-        self._folder, self._environment, self._logs, self._stop_seconds = folder, environment, logs, stop_seconds
+    def __init__(self, folder: Path, environment: dict[str, str], logs: Path | None = None) -> None:
+        self._folder, self._environment, self._logs = folder, environment, logs
+        self._stop_seconds = TimeLimits().drain_seconds + _AFTER_DRAIN_SECONDS
         self._commands: dict[str, tuple[str, ...]] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock, self._stopped = threading.Lock(), threading.Event()

@@ -15,7 +15,6 @@ from types import FrameType
 
 from cli.environment import write_one_certificate
 from cli.supervision import Supervisor
-from feedback.time_limits import TimeLimits
 from flows.warm.client import SOCKET_VARIABLE, STATUS_VARIABLE
 from registry.database import open_session
 from registry.errors import ContractFeedbackError, NewerSchemaError, explain_outage
@@ -58,8 +57,7 @@ class _Unit:
         addresses = {SOCKET_VARIABLE: str(self._socket), STATUS_VARIABLE: str(self._status)}
         if os.environ["PREFECT_API_URL"].startswith("http://"):
             addresses["PREFECT_API_SSL_CERT_FILE"] = str(write_one_certificate(folder))
-        stop_seconds = TimeLimits().drain_seconds + 10
-        self.processes = Supervisor(Path.cwd(), addresses | os.environ, stop_seconds=stop_seconds)
+        self.processes = Supervisor(Path.cwd(), addresses | os.environ)
         self._reason, self._is_stopping = "", False  # why it takes no runs
 
     def run(self) -> None:

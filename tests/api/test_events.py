@@ -17,21 +17,14 @@ from demo.client import ContractReviewer
 from feedback.claiming import answer_jobs, store_launched_run
 from registry.database import open_session
 from registry.keys import Scope, add_key, revoke_key
-from registry.settings import Settings
 from registry.tables import Job
 from tests.api.test_jobs import count_statements
 from tests.faults import wait_until
 from tests.feedback.jobs import outcome
-from tests.running_api import RunningApi, run_api
+from tests.running_api import RunningApi
 from tests.test_whole_loop import upload
 
 Event = tuple[str, dict[str, Any]]
-
-
-@pytest.fixture
-def api(settings: Settings) -> Iterator[RunningApi]:
-    with run_api(settings) as api:
-        yield api
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from registry.keys import Scope, add_key, revoke_key
 from registry.settings import Settings
 from tests.api.conftest import Start
 from tests.postgresql import PostgreSQL, create_database, find_programs, run_postgresql
-from tests.running_api import RunningApi, run_api
+from tests.running_api import RunningApi
 
 AWAY = "The database does not answer; try again when GET /system-status shows it alive"
 
@@ -36,12 +36,6 @@ def own_server() -> Iterator[PostgreSQL]:
 @pytest.fixture(scope="module")
 def database_url(own_server: PostgreSQL) -> str:
     return create_database(own_server)
-
-
-@pytest.fixture
-def api(settings: Settings) -> Iterator[RunningApi]:
-    with run_api(settings) as api:
-        yield api
 
 
 def list_processes(server: PostgreSQL) -> list[int]:

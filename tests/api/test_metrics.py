@@ -1,6 +1,5 @@
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -23,7 +22,7 @@ from tests.api.conftest import Start
 from tests.api.test_encoding import upload, wait_for_encoded
 from tests.feedback.jobs import outcome
 from tests.registry.test_models import register
-from tests.running_api import RunningApi, run_api
+from tests.running_api import RunningApi
 
 PROMTOOL = shutil.which("promtool")
 REQUESTS = "contract_feedback_http_requests_total"
@@ -32,12 +31,6 @@ REQUESTS = "contract_feedback_http_requests_total"
 @pytest.fixture
 def database_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/test.db"
-
-
-@pytest.fixture
-def api(settings: Settings) -> Iterator[RunningApi]:
-    with run_api(settings) as api:
-        yield api
 
 
 def read_samples(client: httpx.Client | TestClient) -> dict[tuple[str, ...], float]:
