@@ -56,29 +56,33 @@ class Installation:
         self.first.wait_for_job(self.first.feed_back(upload_generated(self.first, CHARACTERS)))
 
     def time_feedback(self, characters: int) -> list[float]:
-        """Return the seconds from a correction until each API serves the version that learned it."""
+        """Return the seconds from a correction until each API serves the version that learned it.
+
+        A contract whose version is not promoted is left out, and another is fed back.
+        """
         document = upload_generated(self.first, characters)
         for api in self._apis:
             api.extract(document.id)
-        learned: Future[str] = Future()
+        learned: Future[int] = Future()  # the version's number, 0 if it was not promoted
 
         def wait_for_version(api: ContractReviewer) -> float:
-            seen: dict[str | None, float] = {}
-            while not (learned.done() and learned.result() in seen):
-                seen.setdefault(api.extract(self._probe)[0], time.monotonic())
+            first_seen: dict[int, float] = {}
+            while not (learned.done() and max(first_seen, default=0) >= learned.result()):
+                first_seen.setdefault(int(api.extract(self._probe)[0] or 0), time.monotonic())
                 time.sleep(POLL_SECONDS)
-            return seen[learned.result()] - started
+            return min(seen for version, seen in first_seen.items() if version >= learned.result()) - started
 
         with ThreadPoolExecutor(len(self._apis)) as pool:
             started = time.monotonic()
             job_id = self.first.feed_back(document)
             waiting = [pool.submit(wait_for_version, api) for api in self._apis]
             outcome = self.first.wait_for_job(job_id)["outcome"]
-            if outcome["decision"] == "promoted":
-                learned.set_result(outcome["challenger"]["version"])
-            else:
-                learned.set_exception(RuntimeError(outcome["reason"]))
-            return [each.result() for each in waiting]
+            learned.set_result(int(outcome["challenger"]["version"]) if outcome["decision"] == "promoted" else 0)
+            seconds = [each.result() for each in waiting]
+        if learned.result():
+            return seconds
+        print(f"Left out: {outcome['reason']}", flush=True)
+        return self.time_feedback(characters)
 
 
 def _compare_served(team: TeamInstallation, feedbacks: int) -> dict[str, dict[str, float]]:

@@ -16,6 +16,8 @@ from tests.faults import BreakableInstallation, connect_to_prefect, wait_until
 
 pytestmark = pytest.mark.slow
 
+_WAIT_SECONDS = 600  # a consolidation has a low priority, so beside other tests it takes many times as long as alone
+
 
 class Consolidations:
     """Starts consolidations by hand, as in the Prefect UI, and pauses them where a test asks for it."""
@@ -41,7 +43,7 @@ class Consolidations:
         self._reached.unlink(missing_ok=True)
         self._pause.write_text(call)
         run_id = self.start()
-        wait_until(self._reached.exists)
+        wait_until(self._reached.exists, _WAIT_SECONDS)
         return run_id, int(self._reached.read_text())
 
     def resume(self) -> None:
@@ -67,7 +69,9 @@ class Consolidations:
         assert self.wait_for_end(run_id) == "Completed"
 
     def wait_for_end(self, run_id: UUID) -> str | None:
-        wait_until(lambda: bool((state := self._prefect.read_flow_run(run_id).state) and state.is_final()))
+        wait_until(
+            lambda: bool((state := self._prefect.read_flow_run(run_id).state) and state.is_final()), _WAIT_SECONDS
+        )
         return self._prefect.read_flow_run(run_id).state_name
 
     def list_jobs(self) -> list[dict[str, Any]]:
@@ -76,7 +80,7 @@ class Consolidations:
 
     def wait_for_answer(self, count: int) -> dict[str, Any]:
         """Wait until there are so many consolidation jobs; return the newest with its outcome."""
-        wait_until(lambda: len(self.list_jobs()) >= count)
+        wait_until(lambda: len(self.list_jobs()) >= count, _WAIT_SECONDS)
         jobs = self.list_jobs()
         assert len(jobs) == count, jobs
         return self.installation.reviewer.wait_for_job(jobs[0]["job_id"])
