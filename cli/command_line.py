@@ -156,7 +156,8 @@ def deploy_to_prefect(
         raise UsageError(_NO_PREFECT)
     if not image and kind != PoolType.PROCESS:
         raise UsageError(f"Runs of the type {kind.value} need --image, the image of their containers")
-    from cli.deployment import deploy  # noqa: PLC0415
+    typer.echo(f"Deploying to {url} …", err=True)
+    from cli.deployment import deploy  # noqa: PLC0415  (it takes seconds)
 
     try:
         deploy(work_pool, kind, image)

@@ -122,9 +122,12 @@ class ModelRegistry:
         """Return the champion with its MLflow run as `find_champion` does."""
         champion = self._find_alias()
         if champion is None and self._search(f"tags.{_PROMOTED_AT} != ''"):
-            raise NoChampionError(
-                f"No version has the alias {CHAMPION!r} in MLflow: promote one with POST /models/{{version}}/promote"
-            )
+            champion = self._find_alias()  # the first may have been promoted between the two requests
+            if champion is None:
+                raise NoChampionError(
+                    f"No version has the alias {CHAMPION!r} in MLflow: promote one with "
+                    "POST /models/{version}/promote"
+                )
         return champion
 
     @_needs_mlflow()
@@ -195,8 +198,9 @@ class ModelRegistry:
     def promote(self, version: str) -> None:
         """Make a version the champion, atomically; raises NotFoundError."""
         found = self._get(version)
-        self._client.set_model_version_tag(self._name, found.version, _PROMOTED_AT, datetime.now(UTC).isoformat())
         self._client.set_registered_model_alias(self._name, CHAMPION, found.version)
+        # After the alias: `find_champion_run` takes a tag without an alias for an alias that was lost.
+        self._client.set_model_version_tag(self._name, found.version, _PROMOTED_AT, datetime.now(UTC).isoformat())
 
     def promote_after(self, version: str, champion: str | None) -> None:
         """Make a version the champion if it is already, or if that is still `champion`; raises OvertakenError."""

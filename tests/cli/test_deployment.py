@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,8 +16,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending, Running
 from prefect.utilities.templating import resolve_block_document_references
 
-from cli.deployment import crash_unfinished_runs
+from cli.deployment import crash_unfinished_runs, deploy
 from cli.installation import Stack
+from cli.pool_type import PoolType
 from feedback.automations import build_automations
 from feedback.time_limits import TimeLimits
 from flows.warm.client import SOCKET_VARIABLE
@@ -26,8 +28,33 @@ from tests.faults import wait_until
 COMMAND = (sys.executable, "-m", "cli.command_line", "deploy")
 
 
+@pytest.fixture
+def set_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, str]], None]]:
+    """A function that sets variables of the settings in this process until the end of the test."""
+
+    def set_variables(variables: dict[str, str]) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        get_settings.cache_clear()
+
+    yield set_variables
+    get_settings.cache_clear()
+
+
+def deploy_here(stack: Stack, *arguments: Any) -> None:
+    """Deploy in this process, which has imported the flows; the command would take seconds to do so."""
+    with temporary_settings({PREFECT_API_URL: f"{stack.prefect_url}/api"}):
+        deploy(*arguments)
+
+
+def run_command(stack: Stack, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = stack.environment | variables
+    return subprocess.run([*COMMAND, *options], env=environment, capture_output=True, text=True, check=False)
+
+
 def test_deploy_can_be_repeated(stack: Stack) -> None:
-    deployed = subprocess.run(COMMAND, env=stack.environment, capture_output=True, text=True, check=True)
+    deployed = run_command(stack)
+    assert deployed.returncode == 0, deployed.stderr
     assert deployed.stdout == f"Deployed to {stack.prefect_url}/api\n"
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
         deployment = prefect.read_deployment_by_name("learn-from-feedback/feedback").model_dump(mode="json")
@@ -85,11 +112,14 @@ def test_silent_runs_are_crashed_and_those_of_another_deployment_are_not(stack: 
 
 
 def test_runs_that_an_installation_left_unfinished_are_crashed_and_others_are_not(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, set_variables: Callable[[dict[str, str]], None]
 ) -> None:
-    monkeypatch.setenv("CONTRACT_FEEDBACK_DEPLOYMENT", "stopped/feedback")
-    monkeypatch.setenv("CONTRACT_FEEDBACK_CONSOLIDATION_DEPLOYMENT", "stopped/consolidation")
-    get_settings.cache_clear()
+    set_variables(
+        {
+            "CONTRACT_FEEDBACK_DEPLOYMENT": "stopped/feedback",
+            "CONTRACT_FEEDBACK_CONSOLIDATION_DEPLOYMENT": "stopped/consolidation",
+        }
+    )
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
         flow = prefect.create_flow_from_name("stopped")
         own, too, other = (prefect.create_deployment(flow, name) for name in ("feedback", "consolidation", "other"))
@@ -99,7 +129,6 @@ def test_runs_that_an_installation_left_unfinished_are_crashed_and_others_are_no
         with temporary_settings({PREFECT_API_URL: f"{stack.prefect_url}/api"}):
             crash_unfinished_runs()
         states = [prefect.read_flow_run(run_id).state_name for run_id in runs]
-    get_settings.cache_clear()
     assert states == ["Crashed", "Crashed", "Crashed", "Running", "Scheduled"]
 
 
@@ -111,7 +140,7 @@ def test_deploy_replaces_the_automations_of_a_deployment_created_anew_and_those_
         [earlier, _] = build_automations(TimeLimits(), "every/flow", UUID(int=0))
         prefect.create_automation(earlier.model_copy(update={"name": "Crash a run that is silent"}))
         prefect.delete_deployment(prefect.read_deployment_by_name("consolidate/consolidation").id)
-        subprocess.run(COMMAND, env=stack.environment, capture_output=True, check=True)
+        deploy_here(stack)
         found = {automation.name: automation.model_dump_json() for automation in prefect.read_automations()}
         created = prefect.read_deployment_by_name("consolidate/consolidation").id
     assert len(found) == 4
@@ -119,14 +148,17 @@ def test_deploy_replaces_the_automations_of_a_deployment_created_anew_and_those_
 
 
 @pytest.mark.slow
-def test_second_installation_on_a_server_has_deployments_automations_and_a_pool_of_its_own(stack: Stack) -> None:
+def test_second_installation_on_a_server_has_deployments_automations_and_a_pool_of_its_own(
+    stack: Stack, set_variables: Callable[[dict[str, str]], None]
+) -> None:
     second = {
         "CONTRACT_FEEDBACK_DEPLOYMENT": "learn-from-feedback/second",
         "CONTRACT_FEEDBACK_CONSOLIDATION_DEPLOYMENT": "consolidate/second",
         "CONTRACT_FEEDBACK_WORK_POOL": "second",
     }
     environment = stack.environment | second
-    subprocess.run(COMMAND, env=environment, capture_output=True, check=True)
+    set_variables(second)
+    deploy_here(stack)
     worker = subprocess.Popen([sys.executable, "-m", "flows.warm.worker"], env=environment, stderr=subprocess.DEVNULL)
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
         wait_until(lambda: len(prefect.read_workers_for_work_pool("second")) == 1)
@@ -148,7 +180,7 @@ def test_schedule_that_somebody_gave_the_consolidation_survives_a_deploy(stack: 
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
         deployment = prefect.read_deployment_by_name("consolidate/consolidation").id
         [created] = prefect.create_deployment_schedules(deployment, [new_year])
-        subprocess.run(COMMAND, env=stack.environment, capture_output=True, check=True)
+        deploy_here(stack)
         [kept] = prefect.read_deployment_schedules(deployment)
         assert (kept.schedule, kept.active) == (created.schedule, False)
         prefect.delete_deployment_schedule(deployment, kept.id)
@@ -168,28 +200,24 @@ def test_deploy_without_an_address_or_to_one_that_does_not_answer_is_refused(tmp
         assert "Traceback" not in refused.stderr
 
 
-def deploy(stack: Stack, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = stack.environment | variables
-    return subprocess.run([*COMMAND, *options], env=environment, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+@pytest.mark.parametrize("kind", [PoolType.DOCKER, PoolType.KUBERNETES])
 def test_runs_in_containers_get_an_image_and_the_variables_whose_values_prefect_does_not_show(
-    stack: Stack, kind: str
+    stack: Stack, set_variables: Callable[[dict[str, str]], None], kind: PoolType
 ) -> None:
     names = {
         "CONTRACT_FEEDBACK_DEPLOYMENT": f"learn-from-feedback/{kind}",
         "CONTRACT_FEEDBACK_CONSOLIDATION_DEPLOYMENT": f"consolidate/{kind}",
     }
     secrets = {"CONTRACT_FEEDBACK_DATABASE_URL": "postgresql+psycopg://ana:hidden@db/x", "AWS_SECRET_ACCESS_KEY": "too"}
-    for _ in range(2):
-        done = deploy(stack, "--work-pool", kind, "--type", kind, "--image", "ours:1", **names, **secrets)
-        assert done.returncode == 0, done.stderr
+    set_variables(names | secrets)
+    done = run_command(stack, "--work-pool", kind, "--type", kind, "--image", "ours:1", **names, **secrets)
+    assert done.returncode == 0, done.stderr
+    deploy_here(stack, kind.value, kind, "ours:1")
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
         pool = prefect.read_work_pool(kind)
         assert pool.type == kind
-        assert "image" in pool.base_job_template["job_configuration"] or kind == "kubernetes"
+        assert "image" in pool.base_job_template["job_configuration"] or kind == PoolType.KUBERNETES
         for flow in ("learn-from-feedback", "consolidate"):
             deployment = prefect.read_deployment_by_name(f"{flow}/{kind}")
             assert deployment.work_pool_name == kind
@@ -215,11 +243,11 @@ async def resolve(stack: Stack, variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_pool_of_another_type_and_a_container_without_an_image_are_refused(stack: Stack) -> None:
-    other = deploy(stack, "--type", "docker", "--image", "ours:1")
+    other = run_command(stack, "--type", "docker", "--image", "ours:1")
     assert other.returncode == 2
     said = " ".join(other.stderr.replace("│", "").split())
     assert "The work pool contract-feedback is of the type process, not docker: choose another name" in said
-    assert "need --image" in " ".join(deploy(stack, "--type", "docker").stderr.split())
+    assert "need --image" in " ".join(run_command(stack, "--type", "docker").stderr.split())
 
 
 def test_job_template_and_pause_that_somebody_gave_the_pool_survive_a_deploy(stack: Stack) -> None:
@@ -227,7 +255,7 @@ def test_job_template_and_pause_that_somebody_gave_the_pool_survive_a_deploy(sta
         template = prefect.read_work_pool("contract-feedback").base_job_template
         changed = {**template, "variables": {**template["variables"], "description": "changed"}}
         prefect.update_work_pool("contract-feedback", WorkPoolUpdate(base_job_template=changed, is_paused=True))
-        assert deploy(stack).returncode == 0
+        deploy_here(stack)
         pool = prefect.read_work_pool("contract-feedback")
         prefect.update_work_pool("contract-feedback", WorkPoolUpdate(base_job_template=template, is_paused=False))
     assert pool.base_job_template["variables"]["description"] == "changed"

@@ -144,11 +144,25 @@ def started(servers: Servers, folder: Path, **environment: str) -> Iterator[Unit
             process.kill()
 
 
+@contextmanager
+def ready(servers: Servers, folder: Path) -> Iterator[Unit]:
+    """Start a unit without a PATH in which to look up an interpreter, and wait until it takes runs."""
+    with started(servers, folder, PATH="/nowhere", CONTRACT_FEEDBACK_DRAIN_SECONDS="60") as unit:
+        unit.wait_for_health(200, "ok")
+        yield unit
+
+
 @pytest.fixture
 def unit(servers: Servers, tmp_path: Path) -> Iterator[Unit]:
-    # Without a PATH in which to look up an interpreter.
-    with started(servers, tmp_path, PATH="/nowhere", CONTRACT_FEEDBACK_DRAIN_SECONDS="60") as unit:
-        unit.wait_for_health(200, "ok")
+    """A unit that the test may end."""
+    with ready(servers, tmp_path) as unit:
+        yield unit
+
+
+@pytest.fixture(scope="module")
+def lasting_unit(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unit]:
+    """A unit that takes runs again at the end of each test: a start takes many seconds."""
+    with ready(servers, tmp_path_factory.mktemp("lasting-unit")) as unit:
         yield unit
 
 
@@ -216,41 +230,41 @@ def test_nothing_is_left_behind_when_the_unit_is_killed(servers: Servers, unit: 
     servers.wait_for_state(run, "Crashed")
 
 
-def test_killed_process_is_restarted_and_health_tells(servers: Servers, unit: Unit, tmp_path: Path) -> None:
+def test_killed_process_is_restarted_and_health_tells(servers: Servers, lasting_unit: Unit, tmp_path: Path) -> None:
     for module, words in (("flows.warm.parent", "has not loaded"), ("flows.warm.worker", "is not running")):
-        os.kill(unit.find_child(module), signal.SIGKILL)
-        unit.wait_for_health(503, words)
-        unit.wait_for_health(200, "ok")
+        os.kill(lasting_unit.find_child(module), signal.SIGKILL)
+        lasting_unit.wait_for_health(503, words)
+        lasting_unit.wait_for_health(200, "ok")
     report = tmp_path / "report.json"
     servers.wait_for_state(servers.start(report), "Completed")
-    assert wait_for_body(report)["parent"] == unit.find_child("flows.warm.parent")
+    assert wait_for_body(report)["parent"] == lasting_unit.find_child("flows.warm.parent")
 
 
-def test_worker_outlives_an_outage_of_prefect(servers: Servers, unit: Unit, tmp_path: Path) -> None:
-    worker = unit.find_child("flows.warm.worker")
+def test_worker_outlives_an_outage_of_prefect(servers: Servers, lasting_unit: Unit, tmp_path: Path) -> None:
+    worker = lasting_unit.find_child("flows.warm.worker")
     process = servers.processes.release("prefect")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    unit.wait_for_health(503, "Prefect does not answer")
+    lasting_unit.wait_for_health(503, "Prefect does not answer")
     servers.processes.start("prefect")
     servers.processes.wait("prefect", answers(f"{servers.url}/health"), 120)
-    unit.wait_for_health(200, "ok")
+    lasting_unit.wait_for_health(200, "ok")
     servers.wait_for_state(servers.start(tmp_path / "report.json"), "Completed")
-    assert unit.find_child("flows.warm.worker") == worker
+    assert lasting_unit.find_child("flows.warm.worker") == worker
 
 
 def test_no_run_is_taken_while_the_database_has_the_schema_of_a_later_release(
-    servers: Servers, unit: Unit, tmp_path: Path
+    servers: Servers, lasting_unit: Unit, tmp_path: Path
 ) -> None:
     servers.set_revision("0999")
     try:
         run = servers.start(tmp_path / "report.json")
-        unit.wait_for_health(503, "revision 0999, which this release does not know")
+        lasting_unit.wait_for_health(503, "revision 0999, which this release does not know")
         assert servers.read_state(run).name == "Scheduled"
     finally:
         servers.set_revision(list_revisions()[0])
     servers.wait_for_state(run, "Completed")
-    unit.wait_for_health(200, "ok")
+    lasting_unit.wait_for_health(200, "ok")
 
 
 def test_worker_waits_for_a_database_that_is_not_migrated_yet(servers: Servers, tmp_path: Path) -> None:

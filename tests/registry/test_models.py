@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -251,6 +252,40 @@ def test_champion_that_lost_its_alias_is_missed_and_not_taken_for_none(
         registry.find_champion()
     assert [found.is_champion for found in registry.list_versions(10)] == [False]
     registry.promote(version)
+    assert registry.find_champion() == version
+
+
+@pytest.mark.parametrize("call", ["set_registered_model_alias", "set_model_version_tag"])
+def test_first_promotion_is_not_taken_for_a_lost_alias_while_it_is_made(
+    registry: ModelRegistry,
+    tuned: FineTuningResult,
+    contracts: list[AnnotationData],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    version, another = register(registry, tuned, contracts, "run-1"), ModelRegistry(settings)
+    make, found = getattr(MlflowClient, call), []
+
+    def look_before(*arguments: Any) -> None:
+        found.append(another.find_champion())
+        make(*arguments)
+
+    monkeypatch.setattr(MlflowClient, call, look_before)
+    registry.promote(version)
+    assert found == [None if call == "set_registered_model_alias" else version]
+
+
+def test_first_promotion_between_two_requests_of_a_reader_is_found(
+    registry: ModelRegistry, tuned: FineTuningResult, contracts: list[AnnotationData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, search = register(registry, tuned, contracts, "run-1"), MlflowClient.search_model_versions
+
+    def promote_before(*arguments: Any) -> Any:
+        registry.promote(version)
+        return search(*arguments)
+
+    monkeypatch.setattr(MlflowClient, "search_model_versions", promote_before)
     assert registry.find_champion() == version
 
 
