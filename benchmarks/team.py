@@ -37,10 +37,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     arguments = parser.parse_args()
     with run_team_installation(NO_LIMIT) as team:
-        os.environ["SSL_CERT_FILE"] = str(team.find_certificate())
-        served = _compare_served(team, arguments.feedbacks)
-        print_seconds("From a correction to the version that learned it", served)
+        served = _compare_served(team, arguments.feedbacks, "a cache each")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        run_team_installation(NO_LIMIT | {"CONTRACT_FEEDBACK_CACHE_FOLDER": folder}) as team,
+    ):
+        served |= _compare_served(team, arguments.feedbacks, "one cache")
         requests = _measure_requests(team, arguments.seconds)
+    print_seconds("From a correction to the version that learned it", served)
     settings = {"characters": CHARACTERS, "clients": CLIENTS, "seconds": arguments.seconds, "rounds": ROUNDS}
     print(write_results("team", settings | {"feedback_to_served": served, "requests": requests}))
 
@@ -85,8 +89,8 @@ class Installation:
         return self.time_feedback(characters)
 
 
-def _compare_served(team: TeamInstallation, feedbacks: int) -> dict[str, dict[str, float]]:
-    """Time feedback on the team's machines and on one machine in turn."""
+def _compare_served(team: TeamInstallation, feedbacks: int, caches: str) -> dict[str, dict[str, float]]:
+    """Time feedback on the team's machines, with these caches, and on one machine in turn."""
     taken: defaultdict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, run_stack(Path(folder), ANY_PORTS) as stack:
         alone = Installation([stack.api_url], stack.api_key)
@@ -94,14 +98,15 @@ def _compare_served(team: TeamInstallation, feedbacks: int) -> dict[str, dict[st
         for _ in range(feedbacks):
             for size, characters in SIZES.items():
                 first, last = sorted(together.time_feedback(characters))
-                taken[f"{size}, first API"].append(first)
-                taken[f"{size}, both APIs"].append(last)
-                taken[f"{size}, one machine"] += alone.time_feedback(characters)
+                taken[f"{size}, {caches}, first API"].append(first)
+                taken[f"{size}, {caches}, both APIs"].append(last)
+                taken[f"{size}, {caches}, one machine beside it"] += alone.time_feedback(characters)
     return {name: summarise(some) for name, some in taken.items()}
 
 
 def _measure_requests(team: TeamInstallation, seconds: float) -> dict[str, Any]:
     """Count the answers to clients of one API process and of two, asked directly and through the proxy."""
+    os.environ["SSL_CERT_FILE"] = str(team.find_certificate())
     direct, proxy = [team.get_url(name, 8000) for name in APIS], [team.proxy_url]
     client = ContractReviewer(team.proxy_url, team.api_key)
     documents = [upload_generated(client, CHARACTERS) for _ in range(CLIENTS)]

@@ -75,8 +75,8 @@ class Settings(BaseSettings):
     )
     cache_folder: str = Field(
         ".local/cache",
-        description="Where the API and the runs of one machine cache models and encoded documents. It may be deleted "
-        "at any time; the first extraction of each document then takes longer",
+        description="Where models and encoded documents are cached, best in one folder for all processes of a machine: "
+        "one without them encodes a document again. It may be deleted at any time",
     )
     cache_bytes: int = Field(
         4_000_000_000,

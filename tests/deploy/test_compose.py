@@ -42,10 +42,14 @@ def test_each_image_has_a_version() -> None:
     assert all(re.search(r"\d", tag) for tag in tags), tags
 
 
-def test_replicas_share_no_volume() -> None:
-    replicas = [SERVICES[name]["volumes"] for name in ("api-1", "api-2", "worker-1", "worker-2")]
-    sources = [volume.split(":")[0] for volumes in replicas for volume in volumes if not volume.endswith(":ro")]
-    assert len(set(sources)) == 4 == len(sources)
+def test_replicas_share_the_cache_alone() -> None:
+    names = ("api-1", "api-2", "worker-1", "worker-2")
+    for name in names:
+        written = dict(volume.split(":") for volume in SERVICES[name]["volumes"] if not volume.endswith(":ro"))
+        assert set(written) == {name, "cache"}
+        assert SERVICES[name]["environment"]["CONTRACT_FEEDBACK_CACHE_FOLDER"] == written["cache"]
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    assert re.search(rf"install --directory --owner=10001 .* {written['cache']}\n", dockerfile), "Root would own it"
 
 
 def test_what_a_service_waits_for_has_a_health_check_or_ends() -> None:
