@@ -1,7 +1,6 @@
 """The environment variables of an installation: those of `installation.env`, and those that depend on its folder."""
 
 import os
-import sys
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
@@ -42,7 +41,6 @@ def build_environment(
             "PREFECT_API_URL": f"{prefect_url}/api",
             "PREFECT_UI_URL": prefect_url,
             "PREFECT_API_SSL_CERT_FILE": str(write_one_certificate(folder)),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",  # python3 in prefect.yaml
         }
         | ({"HF_HUB_OFFLINE": "1"} if is_local else {})
     )

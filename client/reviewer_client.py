@@ -1,5 +1,6 @@
 """The API as a reviewer's program uses it: upload, extract, annotate, teach, watch, import, export."""
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
@@ -35,6 +36,7 @@ _BATCH_CHARACTERS, _BATCH_DOCUMENTS = 1_000_000, 50  # of an import: progress is
 _SECONDS = 300  # that an answer may take
 _RECONNECT_SECONDS = 60  # that the API may take to restart
 _SHOWN_CHARACTERS = 500  # of an answer that is not of the API
+_logger = logging.getLogger(__name__)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -139,7 +141,8 @@ class ReviewerClient:
     def watch(self, job_id: str) -> Iterator[JobDetail]:
         """Yield a job as it is, and again after each change, until it is answered.
 
-        Connects again while the API restarts, for a minute. Raises ApiError if the job or the key is gone.
+        Logs a warning and connects again while the API restarts, for a minute. Raises ApiError if the job or the key
+        is gone.
         """
         last, lost_at = None, 0.0
         while True:
@@ -154,6 +157,8 @@ class ReviewerClient:
                     last = job
             except (httpx.TransportError, ApiError) as error:
                 is_outage = isinstance(error, httpx.TransportError) or error.status_code == 503
+                if is_outage and not lost_at:
+                    _logger.warning("No answer (%s): connecting again for %d s", error, _RECONNECT_SECONDS)
                 lost_at = lost_at or time.monotonic()
                 if not is_outage or time.monotonic() - lost_at > _RECONNECT_SECONDS:
                     raise

@@ -92,7 +92,9 @@ def test_job_is_watched_until_it_is_answered(api: RunningApi, client: ReviewerCl
     assert last.outcome.decision == Decision.PROMOTED
 
 
-def test_watching_goes_on_after_a_restart_of_the_api(settings: Settings) -> None:
+def test_watching_goes_on_after_a_restart_of_the_api_and_says_that_it_waits(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[JobDetail] = []
     with run_api(settings) as first:
         job_id, key, port = first.add_job(), first.key, first.port
@@ -103,11 +105,13 @@ def test_watching_goes_on_after_a_restart_of_the_api(settings: Settings) -> None
                 time.sleep(0.05)
             first.server.should_exit = True
             first.thread.join()
-            time.sleep(0.5)
+            time.sleep(1.5)  # it connects again after a second
             with run_api(settings, port) as second:
                 second.answer(job_id)
                 watching.join(20)
     assert [bool(each.outcome) for each in seen] == [False, True]
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "client.reviewer_client"]
+    assert warning.endswith("connecting again for 60 s")
 
 
 def test_watching_ends_if_the_key_is_revoked(api: RunningApi) -> None:
