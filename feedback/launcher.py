@@ -170,7 +170,7 @@ class Launcher:
                 try:
                     step()
                 except UnavailableError as error:
-                    _logger.warning("Waiting jobs will be launched later: %s", error)
+                    _logger.warning("Jobs that wait, if any, are launched later: %s", error)
                 except Exception:
                     _logger.exception("Launching the waiting jobs failed; the next attempt follows")
             self._woken.wait(self._limits.launch_seconds)

@@ -71,10 +71,10 @@ def describe_loss(session: Session, registry: ModelRegistry) -> str | None:
     lost = session.exec(select(Job.lost_version).where(UNANSWERED, col(Job.lost_version).is_not(None))).all()
     if not lost:
         return None
-    jobs = "1 job is" if len(lost) == 1 else f"{len(lost)} jobs are"
+    numbers = _describe_numbers(sorted({number for number in lost if number is not None}))
     return (
-        f"MLflow was restored from a back-up, or emptied, and lost versions up to {max(each or 0 for each in lost)}. "
-        f"{jobs} taught again, as GET /jobs shows; what MLflow has serves meanwhile"
+        f"MLflow was restored from a back-up, or emptied, and lost {numbers}. "
+        f"{_describe_jobs(len(lost))} taught again, as GET /jobs shows; what MLflow has serves meanwhile"
     )
 
 
@@ -135,9 +135,16 @@ def _forget_versions(session: Session, lost: Sequence[MadeVersion]) -> tuple[lis
             withdrawals.append(job)
         session.add(job)
     session.flush()
-    numbers = f"{lost[-1].number} to {lost[0].number}" if len(lost) > 1 else f"{lost[0].number}"
-    done = f"MLflow lacks {len(lost)} versions ({numbers}) that the database knows: {again} jobs are taught again."
-    return [done], withdrawals
+    numbers = _describe_numbers(sorted(made.number for made in lost))
+    return [f"MLflow lacks {numbers}, which the database knows: {_describe_jobs(again)} taught again."], withdrawals
+
+
+def _describe_numbers(numbers: Sequence[int]) -> str:
+    return f"version {numbers[0]}" if len(numbers) == 1 else f"versions {numbers[0]} to {numbers[-1]}"
+
+
+def _describe_jobs(count: int) -> str:
+    return "1 job is" if count == 1 else f"{count} jobs are"
 
 
 def _reopen(job: Job) -> None:

@@ -14,7 +14,22 @@ from tests.postgresql import find_programs, run_postgresql
 PROJECT = Path(__file__).parents[1]
 DOCUMENT = (PROJECT / "docs/deployment.md").read_text()
 TRIAL = DOCUMENT.partition("### A trial on one machine")[2].partition("\n### ")[0]
-SUPERUSER = "runuser -u postgres -- psql"
+BACK_UP, RESTORE = re.findall(r" *```bash\n(.*?)```", DOCUMENT.partition("## Back up and restore")[2], re.DOTALL)[:2]
+SUPERUSER = re.compile("runuser -u postgres -- (psql|pg_dump|pg_restore)")
+LOSS = """
+STOPPED=$(cat api*.pid worker*.pid mlflow.pid)
+kill $STOPPED 2> /dev/null || true
+for PID in $STOPPED; do tail --pid=$PID --follow /dev/null; done
+python -c "import s3fs; s3fs.S3FileSystem().rm(['contracts/documents', 'contracts/mlflow'], recursive=True)"
+rm --recursive 127.0.1.3
+python -c "import s3fs; s3fs.S3FileSystem().put('bucket/', 'contracts/', recursive=True)"
+"""
+START_AGAIN = """
+start_mlflow
+start_api 127.0.1.3
+wait_for http://127.0.1.1:5000/health http://127.0.1.3:8000/ready
+contract-feedback extract service.txt --api-url http://127.0.1.3:8000
+"""
 
 
 def test_table_of_settings_is_what_the_command_prints() -> None:
@@ -44,7 +59,9 @@ def test_environment_of_the_trial_has_an_address_for_each_server_and_no_gap(tmp_
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("port 8333")  # SeaweedFS wants it on every address
-def test_commands_of_the_trial_end_with_entities_of_the_new_version_from_the_other_api(tmp_path: Path) -> None:
+def test_commands_of_the_trial_end_with_entities_of_the_new_version_and_so_does_a_restored_back_up(
+    tmp_path: Path,
+) -> None:
     programs = find_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
@@ -52,18 +69,19 @@ def test_commands_of_the_trial_end_with_entities_of_the_new_version_from_the_oth
         (tmp_path / name).symlink_to(PROJECT / name)
     (tmp_path / ".venv").symlink_to(sys.prefix)
     with run_postgresql(programs, "127.0.1.4") as server:
-        script = build_script(f"{programs}/psql -h {server.folder} -U postgres")
+        script = SUPERUSER.sub(rf"{programs}/\1 -h {server.folder} -U postgres", build_script())
         ended = subprocess.run(
             ["/bin/bash", "-c", script.replace("POSTGRES=127.0.0.1:", "POSTGRES=127.0.1.4:")],
             cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=400, check=False,
         )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert '"ok": true' in ended.stdout.partition('"database"')[0]
-    assert len(re.findall(r"party\W+Norvex Ltd", ended.stdout)) == 2, ended.stdout
+    assert len(re.findall(r"party\W+Norvex Ltd", ended.stdout)) == 3, ended.stdout
 
 
-def build_script(psql: str) -> str:
+def build_script() -> str:
     """Return the commands that a reader pastes, but for those that install something."""
     blocks = re.findall(r"```(sh|bash)\n(.*?)```", TRIAL, re.DOTALL)
     *pasted, end = [text for kind, text in blocks if kind == "sh" or "CREATE ROLE" in text]
-    return f"end() {{ {end} }}; set -e; trap end EXIT; {''.join(pasted).replace(SUPERUSER, psql)}"
+    trial, back_up = "".join(pasted), BACK_UP.replace("BUCKET", "contracts")
+    return f"end() {{ {end} }}; set -e; trap end EXIT; {trial}{back_up}{LOSS}{RESTORE}{START_AGAIN}"

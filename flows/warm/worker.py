@@ -117,6 +117,7 @@ async def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
     async with worker:
+        _logger.info("Worker %r takes runs of the work pool %s", worker.name, get_settings().work_pool)
         async with anyio.create_task_group() as loops:
             loops.start_soon(_repeat, worker.poll, get_current_settings().worker.query_seconds)
             loops.start_soon(_repeat, worker.synchronize, worker.heartbeat_interval_seconds)

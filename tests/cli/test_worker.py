@@ -18,6 +18,7 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
+from prefect.states import Cancelling
 from sqlalchemy import create_engine, text
 
 from cli.installation import LOOPBACK, answers, reserve_port
@@ -104,6 +105,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Encoder) -> 
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_API_URL": url,
             "PREFECT_CLIENT_MAX_RETRIES": "0",
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1",  # three misses, and Prefect's runner gives up on cancelled runs
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "CONTRACT_FEEDBACK_DATABASE_URL": database_url,
             "CONTRACT_FEEDBACK_ENCODER": tiny_encoder.name,
@@ -240,17 +242,25 @@ def test_killed_process_is_restarted_and_health_tells(servers: Servers, lasting_
     assert wait_for_body(report)["parent"] == lasting_unit.find_child("flows.warm.parent")
 
 
-def test_worker_outlives_an_outage_of_prefect(servers: Servers, lasting_unit: Unit, tmp_path: Path) -> None:
+def test_worker_outlives_an_outage_of_prefect_and_its_runs_can_be_cancelled_afterwards(
+    servers: Servers, lasting_unit: Unit, tmp_path: Path
+) -> None:
     worker = lasting_unit.find_child("flows.warm.worker")
     process = servers.processes.release("prefect")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     lasting_unit.wait_for_health(503, "Prefect does not answer")
+    wait_until(lambda: "flow run cancellation will fail" in lasting_unit.read_log())
     servers.processes.start("prefect")
     servers.processes.wait("prefect", answers(f"{servers.url}/health"), 120)
     lasting_unit.wait_for_health(200, "ok")
     servers.wait_for_state(servers.start(tmp_path / "report.json"), "Completed")
     assert lasting_unit.find_child("flows.warm.worker") == worker
+    run = servers.start(tmp_path / "held.json", hold=True)
+    pid = wait_for_body(tmp_path / "held.json")["pid"]
+    servers.prefect.set_flow_run_state(run, Cancelling())
+    servers.wait_for_state(run, "Cancelled")
+    assert is_gone(pid)
 
 
 def test_no_run_is_taken_while_the_database_has_the_schema_of_a_later_release(

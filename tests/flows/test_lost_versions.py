@@ -85,7 +85,7 @@ def test_everything_is_taught_again_by_one_run_after_mlflow_was_emptied(
         learn(session, seed)
     restore(tmp_path, empty_mlflow_store)
     assert follow(session, settings) == [
-        "MLflow lacks 2 versions (1 to 2) that the database knows: 2 jobs are taught again."
+        "MLflow lacks versions 1 to 2, which the database knows: 2 jobs are taught again."
     ]
     jobs, registry = list_jobs(session), ModelRegistry(settings)
     assert "2 jobs are taught again" in str(describe_loss(session, registry))
