@@ -16,7 +16,9 @@ from tests.faults import BreakableInstallation, connect_to_prefect, wait_until
 
 pytestmark = pytest.mark.slow
 
-_WAIT_SECONDS = 600  # a consolidation has a low priority, so beside other tests it takes many times as long as alone
+# A consolidation has a low priority, so beside other tests it begins and ends many times later than alone.
+_WAIT_SECONDS = 600
+_DOES_NOT_BEGIN = "Crash a run of consolidate/consolidation that does not begin"  # within 90 s
 
 
 class Consolidations:
@@ -34,6 +36,8 @@ class Consolidations:
             job_variables={**deployment.job_variables, "env": {"PAUSE_FILE": str(self._pause)}},
         )
         prefect.update_deployment(deployment.id, paused)
+        [automation] = prefect.read_automations_by_name(_DOES_NOT_BEGIN)
+        prefect.delete_automation(automation.id)
 
     def start(self) -> UUID:
         return self._prefect.create_flow_run_from_deployment(self._deployment).id
