@@ -148,6 +148,7 @@ def test_feedback_above_the_limit_of_waiting_jobs_is_refused(start: Start) -> No
     assert client.post("/training-runs").status_code == 429
 
 
+@pytest.mark.slow
 def test_more_requests_at_once_than_threads_and_connections_are_all_answered(start: Start) -> None:
     client = start()
     entities = f"/documents/{upload(client)}/entities"

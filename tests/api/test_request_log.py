@@ -23,6 +23,8 @@ from registry.settings import Settings
 from registry.tables import JobType
 from tests.faults import wait_until
 
+pytestmark = pytest.mark.slow
+
 PROBE = Path(__file__).parent / "probes" / "logging_api.py"
 
 
@@ -147,7 +149,6 @@ def test_probes_have_lines_only_at_the_level_debug(api: LoggingApi) -> None:
     assert ("/health", "INFO") not in {(line["path"], line["level"]) for line in lines}
 
 
-@pytest.mark.slow
 def test_path_cannot_forge_a_line_of_text(migrated_file: Path, tmp_path: Path) -> None:
     with run_logging_api(migrated_file, tmp_path) as api:
         api.http.get("/a%0A2026-01-01T00:00:00.000Z%20INFO%20api%20forged%1B[31m")

@@ -52,6 +52,7 @@ def run_command(stack: Stack, *options: str, **variables: str) -> subprocess.Com
     return subprocess.run([*COMMAND, *options], env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_deploy_can_be_repeated(stack: Stack) -> None:
     deployed = run_command(stack)
     assert deployed.returncode == 0, deployed.stderr
@@ -242,6 +243,7 @@ async def resolve(stack: Stack, variables: dict[str, Any]) -> dict[str, Any]:
         return dict(await resolve_block_document_references(variables, client=client))
 
 
+@pytest.mark.slow
 def test_pool_of_another_type_and_a_container_without_an_image_are_refused(stack: Stack) -> None:
     other = run_command(stack, "--type", "docker", "--image", "ours:1")
     assert other.returncode == 2
@@ -250,6 +252,7 @@ def test_pool_of_another_type_and_a_container_without_an_image_are_refused(stack
     assert "need --image" in " ".join(run_command(stack, "--type", "docker").stderr.split())
 
 
+@pytest.mark.slow
 def test_job_template_and_pause_that_somebody_gave_the_pool_survive_a_deploy(stack: Stack) -> None:
     with SyncPrefectClient(f"{stack.prefect_url}/api") as prefect:
         template = prefect.read_work_pool("contract-feedback").base_job_template

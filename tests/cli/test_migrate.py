@@ -30,6 +30,7 @@ def run(database_url: str, folder: Path, *arguments: str) -> subprocess.Complete
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_database_is_checked_migrated_and_checked_again(tmp_path: Path, database_url: str) -> None:
     before = run(database_url, tmp_path, "migrate", "--check")
     newest = list_revisions()[0]

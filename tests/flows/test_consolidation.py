@@ -63,6 +63,7 @@ def list_consolidations(session: Session) -> list[Job]:
     return list(session.exec(select(Job).where(Job.type == JobType.CONSOLIDATION)))
 
 
+@pytest.mark.slow
 def test_consolidation_of_everything_learned_is_handed_over_to_a_run_that_promotes_it(
     session: Session, settings: Settings
 ) -> None:
