@@ -27,6 +27,7 @@ from registry.database import build_engine, migrate, migrate_database
 from registry.settings import Settings
 from tests.faults import BreakableInstallation
 from tests.postgresql import PostgreSQL, create_database, find_programs, run_postgresql
+from tests.running_api import RunningApi, run_api
 
 SHARED_INSTALLATIONS = ("stack", "elsewhere", "reviewing")
 ELSEWHERE = "127.0.0.2"  # not LOOPBACK, yet no other machine reaches it
@@ -178,6 +179,12 @@ def engine(settings: Settings) -> Iterator[Engine]:
 def session(engine: Engine) -> Iterator[Session]:
     with Session(engine) as session:
         yield session
+
+
+@pytest.fixture
+def api(settings: Settings) -> Iterator[RunningApi]:
+    with run_api(settings) as api:
+        yield api
 
 
 @pytest.fixture(scope="session")

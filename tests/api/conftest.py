@@ -10,15 +10,8 @@ from api.app import create_app
 from registry.database import migrate_database, open_session
 from registry.keys import Scope, add_key
 from registry.settings import Settings
-from tests.running_api import RunningApi, run_api
 
 Start = Callable[..., TestClient]
-
-
-@pytest.fixture
-def api(settings: Settings) -> Iterator[RunningApi]:
-    with run_api(settings) as api:
-        yield api
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The commands that call an API, against a server in this process without Prefect and MLflow."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,8 @@ from api.schemas import EntitiesResponse, EntityPublic
 from cli.command_line import app
 from client.reviewer_client import ReviewerClient
 from registry.outcome import Decision
-from registry.settings import Settings
 from tests.feedback.jobs import outcome
-from tests.running_api import RunningApi, run_api
+from tests.running_api import RunningApi
 
 TEXT = "Acme Ltd sells to Bell plc."
 
@@ -24,11 +22,10 @@ def database_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def api(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningApi]:
-    with run_api(settings) as api:
-        monkeypatch.setenv("CONTRACT_FEEDBACK_API_URL", api.url)
-        monkeypatch.setenv("CONTRACT_FEEDBACK_API_KEY", api.key)
-        yield api
+def api(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> RunningApi:
+    monkeypatch.setenv("CONTRACT_FEEDBACK_API_URL", api.url)
+    monkeypatch.setenv("CONTRACT_FEEDBACK_API_KEY", api.key)
+    return api
 
 
 @pytest.fixture

@@ -39,12 +39,6 @@ def database_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def api(settings: Settings) -> Iterator[RunningApi]:
-    with run_api(settings) as api:
-        yield api
-
-
-@pytest.fixture
 def client(api: RunningApi) -> Iterator[ReviewerClient]:
     with ReviewerClient(api.url, api.key) as client:
         yield client
